@@ -1,0 +1,45 @@
+# Two commands do everything on a machine with Python 3.11: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test unit check regen perf-analyzer bench-hop clean
+
+demo: $(STAMP)
+	$(BIN)/tritier demo --output demo_output
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+# Without real servers: seconds instead of minutes.
+unit: $(STAMP)
+	$(BIN)/python -m pytest tests/unit tests/property tests/golden
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Rewrites golden files and JSON schemas; review the diff.
+regen: $(STAMP)
+	$(BIN)/python -m tests.golden.regen
+
+# The real perf_analyzer binary, into .tools/perf_analyzer/.
+perf-analyzer: $(STAMP)
+	$(BIN)/python scripts/fetch_perf_analyzer.py .tools/perf_analyzer
+
+# Time that a hop between two servers adds, beside a bare upload of the same bytes.
+bench-hop: $(STAMP)
+	$(BIN)/python benchmarks/hop_overhead.py
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python >= 3.11 is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-e '.[embedded,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .tools demo_output .mypy_cache .ruff_cache .pytest_cache .hypothesis

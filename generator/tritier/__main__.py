@@ -1,0 +1,5 @@
+"""`python -m tritier`."""
+
+from tritier.cli import main
+
+main()

@@ -1,0 +1,105 @@
+"""The command line. It imports everything and nothing imports it; only it prints and exits."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import tritier
+from tritier.cli.common import DEFAULT_WORKSPACE, Workspace
+from tritier.cli.demo import demo_command
+from tritier.cli.deploy import deploy_command, undeploy_command
+from tritier.cli.generate import generate_command
+from tritier.cli.lab import lab_app
+from tritier.cli.output import say, show_text
+from tritier.cli.plan import plan_command
+from tritier.cli.pool import pool_app
+from tritier.cli.settings import DEFAULT_FILE, option_defaults
+from tritier.cli.verify import verify_command
+from tritier.errors import TritierError, UsageError
+
+__all__ = ["app", "main"]
+
+# click's base class of usage errors, wherever this version of typer has it from.
+_ClickException: Any = next(
+    base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
+)
+_INTERRUPTED = 130  # what a shell reports for a process that Ctrl-C ended
+
+app = typer.Typer(
+    name="tritier",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"auto_envvar_prefix": "TRITIER", "help_option_names": ["-h", "--help"]},
+)
+app.command("plan")(plan_command)
+app.command("generate")(generate_command)
+app.command("verify")(verify_command)
+app.add_typer(lab_app, name="lab")
+app.command("deploy")(deploy_command)
+app.command("undeploy")(undeploy_command)
+app.add_typer(pool_app, name="pool")
+app.command("demo")(demo_command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        show_text(tritier.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    context: typer.Context,
+    workspace: Annotated[
+        Path, typer.Option("--workspace", help="Folder for pool, lab and logs.")
+    ] = DEFAULT_WORKSPACE,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="Option values (YAML); tritier.yaml if it exists."),
+    ] = None,
+    version: Annotated[  # noqa: ARG001 - its callback does the work
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Split one ONNX model across several Triton servers and serve it as one model.
+
+    Every option can also be set in tritier.yaml (command, then option) and by an environment
+    variable (TRITIER_<COMMAND>_<OPTION>). Exit codes: 0 done, 1 a check failed, 2 wrong usage,
+    3 bad input, 4 a server failed, 5 no feasible plan.
+    """
+    context.obj = Workspace(workspace)
+    path = config or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
+    if path is not None:
+        context.default_map = option_defaults(path, context.command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: list[str] | None) -> int:
+    try:
+        result = app(args=arguments, standalone_mode=False)
+    except TritierError as error:
+        say(f"error: {error}")
+        return error.exit_code
+    except _ClickException as error:
+        context = getattr(error, "ctx", None)
+        message = error.format_message()
+        if message.startswith("Usage:"):  # called without arguments: the help is the message
+            say(message)
+        else:
+            hint = f"\nsee `{context.command_path} --help`" if context else ""
+            say(f"error: {message}{hint}")
+        return UsageError.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        say("interrupted")
+        return _INTERRUPTED
+    return result if isinstance(result, int) else 0

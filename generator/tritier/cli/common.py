@@ -1,0 +1,83 @@
+"""What commands share: options, and finding workspace, pool and lab."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tritier.deployment.lab import Lab
+from tritier.documents import LabState, ServersSpec
+from tritier.errors import InputError, UsageError
+from tritier.pool import Pool
+
+DEFAULT_WORKSPACE = Path(".tritier")
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+ForceFlag = Annotated[bool, typer.Option("--force", help="Replace what exists.")]
+DryRunFlag = Annotated[
+    bool, typer.Option("--dry-run", help="Do all checks, write and start nothing.")
+]
+ServersOption = Annotated[Path, typer.Option("--servers", help="The servers file (YAML or JSON).")]
+ReposArgument = Annotated[
+    Path, typer.Argument(metavar="REPOS", help="Folder that `tritier generate` wrote.")
+]
+DimOption = Annotated[
+    list[str] | None,
+    typer.Option("--dim", help="Size of a symbolic dimension, NAME=N; may be repeated."),
+]
+
+
+class Workspace:
+    """The folder where Tritier keeps what it knows between commands."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def pool(self) -> Pool:
+        """The model pool."""
+        return Pool(self.folder / "pool")
+
+    @property
+    def lab(self) -> Lab:
+        """The lab."""
+        return Lab(self.folder / "lab")
+
+    def running_lab(self) -> LabState | None:
+        """State of the lab if its servers run."""
+        state = self.lab.state()
+        if state is None or not all(self.lab.is_running(s.process) for s in state.servers):
+            return None
+        return state
+
+
+def workspace(context: typer.Context) -> Workspace:
+    """The workspace that the command line, the environment or the config file names."""
+    found = context.find_object(Workspace)
+    return found or Workspace(DEFAULT_WORKSPACE)
+
+
+def load_servers(path: Path) -> ServersSpec:
+    """Read a servers file."""
+    return ServersSpec.load(path)
+
+
+def parse_dims(items: Iterable[str] | None) -> dict[str, int]:
+    """`NAME=N` options as a mapping."""
+    dims = {}
+    for item in items or ():
+        name, equals, text = item.partition("=")
+        if not name or not equals or not text.isdigit() or int(text) < 1:
+            raise UsageError(f"--dim {item}: allowed is NAME=N with a whole number N from 1")
+        dims[name] = int(text)
+    return dims
+
+
+def require_file(path: Path, what: str) -> Path:
+    """The path, if it is a file."""
+    if not path.is_file():
+        raise InputError(f"no such file: give {what}", str(path))
+    return path

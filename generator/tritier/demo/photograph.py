@@ -1,0 +1,63 @@
+"""The photograph of the demo, as the requests that an app sends and the picture that comes back.
+
+The functions that cut and join pictures are those of the example that ships with the project.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+from tritier.divider import Array
+from tritier.errors import ServerError
+from tritier.resources import example_dir
+
+EXAMPLE = example_dir("super_resolution")
+
+
+class Photograph:
+    """A held-out photograph and what the example's modules make of it."""
+
+    def __init__(self) -> None:
+        self._photographs, self._tiling, self._evaluate = _example_modules()
+        original = self._photographs.load_rgb(self._photographs.DEMO)
+        self.title: str = self._photographs.DEMO.title
+        self.original = self._photographs.crop_to_multiple(original)
+        self.low = self._photographs.reduce(self.original)
+
+    def tiles(self) -> Array:
+        """The luminance of the small picture as requests, float32 `(tiles, 1, 224, 224)`."""
+        low = self._photographs.luminance(self.low)
+        tiles, self._grid = self._tiling.split(self._photographs.to_unit(low))
+        return tiles  # type: ignore[no-any-return]
+
+    def joined(self, answers: Array) -> Array:
+        """RGB picture of the answers, float32 `(tiles, 1, 672, 672)`."""
+        luminance = self._photographs.to_uint8(self._tiling.join(answers, self._grid))
+        return self._photographs.recolour(self.low, luminance)  # type: ignore[no-any-return]
+
+    def bicubic(self) -> Array:
+        """The baseline: the small picture enlarged by bicubic interpolation, RGB."""
+        return self._photographs.enlarge_bicubic(self.low)  # type: ignore[no-any-return]
+
+    def psnr_db(self, picture: Array) -> float:
+        """Peak signal-to-noise ratio of a picture's luminance against the original's, in dB."""
+        luminance = self._photographs.luminance
+        score = self._evaluate.score(luminance(picture), luminance(self.original))
+        return float(score.psnr)
+
+
+def _example_modules() -> tuple[Any, Any, Any]:
+    """The example's modules import each other by their plain names, as scripts in one folder do."""
+    sys.path.insert(0, str(EXAMPLE))
+    try:
+        names = ("photographs", "tiling", "evaluate")
+        first, second, third = (importlib.import_module(name) for name in names)
+        return first, second, third
+    except ImportError as error:
+        raise ServerError(
+            f"the demo needs {error.name}: pip install 'tritier[embedded,demo]'"
+        ) from None
+    finally:
+        sys.path.remove(str(EXAMPLE))

@@ -1,0 +1,131 @@
+"""What is asked of one Triton server over gRPC, with errors that name it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from tritier.errors import ServerError
+
+_POLL_S = 0.1
+_CALL_TIMEOUT_S = 10.0
+# Loading may compile kernels and warm up.
+_LOAD_TIMEOUT_S = 600.0
+
+
+class TritonServer:
+    """A server by name and address; close it, or use it in a `with` block."""
+
+    def __init__(self, name: str, url: str) -> None:
+        self.name = name
+        self.url = url
+        self._client = triton.InferenceServerClient(url)
+
+    def __enter__(self) -> TritonServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def wait_until_live(self, timeout_s: float, alive: Callable[[], bool] = lambda: True) -> None:
+        """Wait until the server answers under its own name.
+
+        `alive` tells whether waiting still makes sense. The name is compared because gRPC binds
+        with port reuse: somebody else may answer on this port.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                if self._client.is_server_live(client_timeout=1.0):
+                    break
+            except InferenceServerException:
+                pass
+            if not alive():
+                raise ServerError(f"server '{self.name}' ended while it was starting")
+            if time.monotonic() > deadline:
+                raise ServerError(
+                    f"server '{self.name}' at {self.url} is not live after {timeout_s:.0f} s"
+                )
+            time.sleep(_POLL_S)
+        found = self._client.get_server_metadata(client_timeout=_CALL_TIMEOUT_S).name
+        if found != self.name:
+            raise ServerError(
+                f"'{found}' answers at {self.url}, where server '{self.name}' was started: the "
+                "port is used by another server; stop it or change the url"
+            )
+
+    def version(self) -> str:
+        """Triton's version; raises ServerError if it can't be reached."""
+        with self._named("can't be reached"):
+            metadata = self._client.get_server_metadata(client_timeout=_CALL_TIMEOUT_S)
+            return str(metadata.version)
+
+    def index(self) -> dict[str, str]:
+        """State of each model of the repository, empty for one that was never loaded."""
+        with self._named("can't list its models"):
+            response = self._client.get_model_repository_index(client_timeout=_CALL_TIMEOUT_S)
+            return {model.name: model.state for model in response.models}
+
+    def config(self, model: str) -> Any:
+        """ModelConfig of a loaded model."""
+        with self._named(f"has no config of model '{model}'"):
+            return self._client.get_model_config(model, client_timeout=_CALL_TIMEOUT_S).config
+
+    def load(
+        self, model: str, config: str | None = None, files: Mapping[str, bytes] | None = None
+    ) -> None:
+        """Load a model and wait until it is ready.
+
+        `config` (JSON) replaces the config of the repository, `files` the whole folder.
+        """
+        with self._named(f"can't load model '{model}'"):
+            self._client.load_model(
+                model,
+                config=config,
+                files=dict(files) if files else None,
+                client_timeout=_LOAD_TIMEOUT_S,
+            )
+            if not self._client.is_model_ready(model, client_timeout=_CALL_TIMEOUT_S):
+                raise ServerError(
+                    f"server '{self.name}' ({self.url}) loaded '{model}' but says it is not "
+                    "ready: look at its log"
+                )
+
+    def unload(self, model: str) -> None:
+        """Unload a model and wait until it is gone."""
+        with self._named(f"can't unload model '{model}'"):
+            self._client.unload_model(model, client_timeout=_CALL_TIMEOUT_S)
+            deadline = time.monotonic() + _LOAD_TIMEOUT_S
+            while self._client.is_model_ready(model, client_timeout=_CALL_TIMEOUT_S):
+                if time.monotonic() > deadline:
+                    raise ServerError(f"server '{self.name}' still serves '{model}'")
+                time.sleep(_POLL_S)
+
+    def statistics(self, model: str) -> Any:
+        """InferStatistics of a model's newest version, as Triton counts them (ns and counts)."""
+        with self._named(f"has no statistics of model '{model}'"):
+            response = self._client.get_inference_statistics(model, client_timeout=_CALL_TIMEOUT_S)
+            return response.model_stats[0].inference_stats
+
+    @contextmanager
+    def _named(self, failure: str) -> Iterator[None]:
+        try:
+            yield
+        except InferenceServerException as error:
+            raise ServerError(
+                f"server '{self.name}' ({self.url}) {failure}: {_message(error)}"
+            ) from None
+
+
+def _message(error: InferenceServerException) -> str:
+    status = f"{error.status()} " if error.status() else ""
+    return f"{status}{error.message()}".strip()

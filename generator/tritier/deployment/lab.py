@@ -1,0 +1,230 @@
+"""The lab: one real Triton per server on loopback, with emulated links between them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from tritier.deployment import embedded, process
+from tritier.deployment.client import TritonServer
+from tritier.deployment.links import relay_document, relay_pairs
+from tritier.documents import LabProcess, LabServer, LabState, Server, ServersSpec
+from tritier.errors import ServerError
+from tritier.files import write_file
+
+Report = Callable[[str], None]
+_START_TIMEOUT_S = 60.0
+_STOP_TIMEOUT_S = 15.0
+_LOG_LINES = 8
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - POSIX shared memory, not a temporary file
+
+
+class Lab:
+    """A lab in a folder: its state file, logs and backends. One lab at a time per folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.resolve()
+        self._state_file = self._folder / "state.json"
+
+    def state(self) -> LabState | None:
+        """What is known of the lab that was started here; None if there is none."""
+        return LabState.load(self._state_file) if self._state_file.is_file() else None
+
+    def up(
+        self, spec: ServersSpec, repositories: Path | None, report: Report = lambda _: None
+    ) -> LabState:
+        """Start all servers and relays; returns when every server is live.
+
+        `repositories` is a folder that `generate` wrote: each server gets its own part. If one
+        fails to start, all that was started is stopped again and ServerError says why.
+        """
+        embedded.require_embedded()
+        running = self.state()
+        if running and self._running(running):
+            raise ServerError(
+                f"a lab is already up in {self._folder}: stop it with `tritier lab down`"
+            )
+        if running:
+            self.down()
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.down)
+            state = self._start(spec, repositories, report)
+            self._wait(state, report)
+            undo.pop_all()
+        return state
+
+    def down(self, report: Report = lambda _: None) -> bool:
+        """Stop all processes of the lab by their own ids and remove what they left in /dev/shm.
+
+        Returns False if there was no lab.
+        """
+        state = self.state()
+        if state is None:
+            return False
+        for server in state.servers:
+            report(f"stopping {server.name}")
+            process.stop(server.process.pid, server.process.started_ticks, _STOP_TIMEOUT_S)
+            _remove_shared_memory(server.shm_prefix)
+        if state.relay is not None:
+            process.stop(state.relay.pid, state.relay.started_ticks, _STOP_TIMEOUT_S)
+        self._state_file.unlink()
+        return True
+
+    def is_running(self, item: LabProcess) -> bool:
+        """Whether that process of the lab still runs."""
+        return process.is_running(item.pid, item.started_ticks)
+
+    def _running(self, state: LabState) -> bool:
+        return any(self.is_running(server.process) for server in state.servers)
+
+    def _start(self, spec: ServersSpec, repositories: Path | None, report: Report) -> LabState:
+        ports = _ports(spec)
+        pairs = relay_pairs(spec)
+        relay_ports = dict(zip(pairs, embedded.free_ports(len(pairs)), strict=True))
+        backends = embedded.prepare_backends(self._folder / "backends")
+        grpc_ports = {name: triple[0] for name, triple in ports.items()}
+        state = LabState(servers=())
+        if pairs:
+            config = self._folder / "relay.json"
+            write_file(config, json.dumps(relay_document(spec, grpc_ports, relay_ports), indent=2))
+            log = self._folder / "logs" / "relay.log"
+            report(f"starting the relay of {len(pairs)} links")
+            relay = _start_relay(config, log)
+            state = state.model_copy(update={"relay": relay, "relay_log_file": str(log)})
+            self._save(state)
+        for server in spec.servers:
+            peers = {
+                other: f"127.0.0.1:{relay_ports.get((server.name, other), port)}"
+                for other, port in grpc_ports.items()
+                if other != server.name
+            }
+            report(f"starting server '{server.name}'")
+            item = self._start_server(server, ports[server.name], peers, repositories, backends)
+            state = state.model_copy(update={"servers": (*state.servers, item)})
+            self._save(state)
+        return state
+
+    def _save(self, state: LabState) -> None:
+        """After each start: whatever happens next, `down` knows what to stop."""
+        write_file(self._state_file, state.to_json())
+
+    def _start_server(
+        self,
+        server: Server,
+        ports: tuple[int, int, int],
+        peers: dict[str, str],
+        repositories: Path | None,
+        backends: Path,
+    ) -> LabServer:
+        repository = (repositories / server.name).resolve() if repositories else None
+        if repository is None or not repository.is_dir():
+            # A server that the plan does not use, or that gets its models pushed.
+            repository = self._folder / "empty" / server.name
+            repository.mkdir(parents=True, exist_ok=True)
+        peers_file = self._folder / "peers" / f"{server.name}.json"
+        write_file(peers_file, json.dumps(peers, indent=2))
+        log_file = self._folder / "logs" / f"{server.name}.log"
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        log_file.write_bytes(b"")
+        item = embedded.EmbeddedServer(
+            name=server.name,
+            repository=repository,
+            grpc_port=ports[0],
+            http_port=ports[1],
+            metrics_port=ports[2],
+            log_file=log_file,
+            backends=backends,
+            shm_prefix=f"tritier_{secrets.token_hex(4)}_",
+            environment={
+                "TRITIER_PEERS": str(peers_file),
+                "TRITIER_SLOWDOWN": str(server.slowdown),
+            },
+        )
+        started = embedded.start(item)
+        return LabServer(
+            name=server.name,
+            process=_identity(started),
+            grpc_url=f"127.0.0.1:{ports[0]}",
+            http_url=f"127.0.0.1:{ports[1]}",
+            metrics_url=f"127.0.0.1:{ports[2]}",
+            repository=str(repository),
+            log_file=str(log_file),
+            shm_prefix=item.shm_prefix,
+        )
+
+    def _wait(self, state: LabState, report: Report) -> None:
+        for server in state.servers:
+            report(f"waiting for server '{server.name}'")
+            with TritonServer(server.name, server.grpc_url) as client:
+                try:
+                    alive = functools.partial(self.is_running, server.process)
+                    client.wait_until_live(_START_TIMEOUT_S, alive)
+                except ServerError as error:
+                    tail = _tail(Path(server.log_file))
+                    raise ServerError(f"{error}\nthe end of {server.log_file}:\n{tail}") from None
+
+
+def _ports(spec: ServersSpec) -> dict[str, tuple[int, int, int]]:
+    """(gRPC, HTTP, metrics) port of each server; a url on loopback fixes the first."""
+    fixed = {server.name: _fixed_port(server) for server in spec.servers}
+    free = iter(embedded.free_ports(3 * len(fixed)))
+    return {name: (port or next(free), next(free), next(free)) for name, port in fixed.items()}
+
+
+def _fixed_port(server: Server) -> int | None:
+    if server.url is None:
+        return None
+    host, _, port = server.url.rpartition(":")
+    if host not in ("127.0.0.1", "localhost"):
+        raise ServerError(
+            f"server '{server.name}' has the url {server.url}; the lab starts servers on 127.0.0.1 "
+            "only: leave the url out for the lab, or use `tritier deploy` with running servers"
+        )
+    return int(port)
+
+
+def _start_relay(config: Path, log_file: Path) -> LabProcess:
+    """Start the relay and wait for its word that it listens."""
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    with log_file.open("wb") as log:
+        started = subprocess.Popen(
+            [sys.executable, "-m", "tritier.deployment.relay", str(config)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+        )
+    assert started.stdout is not None
+    identity = _identity(started)
+    first = started.stdout.readline().strip()
+    started.stdout.close()
+    if first != b"ready":
+        process.stop(identity.pid, identity.started_ticks, 1.0)
+        raise ServerError(f"the relay did not start: {_tail(log_file)}")
+    return identity
+
+
+def _identity(started: subprocess.Popen[bytes]) -> LabProcess:
+    # One that has ended already has no ticks; `wait_until_live` finds that out.
+    return LabProcess(pid=started.pid, started_ticks=process.start_ticks(started.pid) or 0)
+
+
+def _remove_shared_memory(prefix: str) -> None:
+    """A killed server leaves its regions behind; the prefix was made for this server alone."""
+    for path in Path(_SHARED_MEMORY).glob(f"{prefix}*"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _tail(path: Path) -> str:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return "(no log)"
+    return "\n".join(f"  {line}" for line in lines[-_LOG_LINES:]) or "  (empty)"

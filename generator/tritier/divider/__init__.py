@@ -1,0 +1,21 @@
+"""Cut models into sub-models, and prove that the parts give what the whole gives."""
+
+from tritier.divider.batch import decide_batching
+from tritier.divider.compare import Comparison, Difference
+from tritier.divider.cut import SubModel, check_against_model, cut_model
+from tritier.divider.run import Array, Arrays, Chain, Optimisation, WholeModel, random_inputs
+
+__all__ = [
+    "Array",
+    "Arrays",
+    "Chain",
+    "Comparison",
+    "Difference",
+    "Optimisation",
+    "SubModel",
+    "WholeModel",
+    "check_against_model",
+    "cut_model",
+    "decide_batching",
+    "random_inputs",
+]

@@ -1,0 +1,105 @@
+"""Run whole models and chained sub-models in ONNX Runtime."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from tritier.documents import Plan, PlanTensor
+from tritier.errors import InputError
+
+Array = npt.NDArray[np.generic]
+Arrays = dict[str, Array]
+Optimisation = Literal["disabled", "basic", "extended", "all"]
+
+_LEVELS = {
+    "disabled": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+
+
+def open_session(
+    model: bytes | Path, optimisation: Optimisation, threads: int | None = None
+) -> ort.InferenceSession:
+    """A CPU session; raises InputError when ONNX Runtime refuses the model."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = _LEVELS[optimisation]
+    options.intra_op_num_threads = threads or os.cpu_count() or 1
+    options.log_severity_level = 4
+    source = model if isinstance(model, bytes) else str(model)
+    try:
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own types, one per status code
+        raise InputError(f"ONNX Runtime can't load the model: {error}") from None
+
+
+class WholeModel:
+    """The uncut model, by its own tensor names."""
+
+    def __init__(self, model: bytes | Path, optimisation: Optimisation) -> None:
+        self._session = open_session(model, optimisation)
+        self.outputs = [node.name for node in self._session.get_outputs()]
+
+    def run(self, inputs: Mapping[str, Array]) -> Arrays:
+        """Outputs by name."""
+        return dict(zip(self.outputs, self._session.run(self.outputs, dict(inputs)), strict=True))
+
+
+class Chain:
+    """The sub-models of a plan, run in turn; inputs and outputs by the names of the model."""
+
+    def __init__(
+        self, plan: Plan, models: Mapping[str, bytes | Path], optimisation: Optimisation
+    ) -> None:
+        self._plan = plan
+        self._sessions = {
+            component.id: open_session(models[component.id], optimisation)
+            for component in plan.components
+        }
+
+    def run(self, inputs: Mapping[str, Array]) -> Arrays:
+        """Outputs by name."""
+        values = {t: inputs[self._plan.tensor(t).name] for t in self._plan.inputs}
+        for component in self._plan.components:
+            outputs = list(component.outputs)
+            feed = {t: values[t] for t in component.inputs}
+            results = self._sessions[component.id].run(outputs, feed)
+            values.update(zip(outputs, results, strict=True))
+        return {self._plan.tensor(t).name: values[t] for t in self._plan.outputs}
+
+
+def random_inputs(
+    plan: Plan, generator: np.random.Generator, dims: Mapping[str, int] | None = None
+) -> Arrays:
+    """Inputs of the plan's model: floats in [0, 1), integers 0 or 1, by name.
+
+    `dims` gives sizes of symbolic dimensions. Raises InputError for one that it does not name.
+    """
+    return {
+        tensor.name: _random_array(tensor, generator, dims or {})
+        for tensor in map(plan.tensor, plan.inputs)
+    }
+
+
+def _random_array(
+    tensor: PlanTensor, generator: np.random.Generator, dims: Mapping[str, int]
+) -> Array:
+    missing = [d for d in tensor.shape if isinstance(d, str) and d not in dims]
+    if missing:
+        raise InputError(
+            f"input '{tensor.name}' has the symbolic size '{missing[0]}': give it a number with "
+            f"--dim {missing[0]}=N"
+        )
+    shape = [dim if isinstance(dim, int) else dims[dim] for dim in tensor.shape]
+    dtype = np.dtype(tensor.dtype)
+    if dtype.kind == "f":
+        return generator.random(shape).astype(dtype)
+    return generator.integers(0, 2, shape).astype(dtype)

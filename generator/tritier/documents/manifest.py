@@ -1,0 +1,69 @@
+"""`manifest.json`: what was generated, from what, and what every file must hash to."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from tritier.documents.base import Document
+from tritier.documents.plan import ComponentId, TensorId
+
+ModelKind = Literal["component", "remote", "stage", "mailbox", "key", "entry", "whole"]
+
+
+class ManifestFile(Document):
+    """A generated file; the path is relative to the folder of the manifest."""
+
+    path: str
+    bytes: int = Field(ge=0)
+    sha256: str
+
+
+class ManifestModel(Document):
+    """A Triton model. Models of one server stand in the order in which they must be loaded."""
+
+    server: str
+    name: str
+    kind: ModelKind
+    component: ComponentId | None = None
+
+
+class ManifestTensor(Document):
+    """A row of the name table: a tensor's name in sub-models and its name in the model."""
+
+    id: TensorId
+    name: str
+
+
+class Batching(Document):
+    """Whether requests are batched, and why not if they are not."""
+
+    max_batch_size: int = Field(ge=0)
+    reason: str
+
+
+class Tolerance(Document):
+    """What rule R4 allows: |split - whole| <= absolute + relative * |whole|."""
+
+    optimisation: str
+    absolute: float = Field(ge=0)
+    relative: float = Field(ge=0)
+    reason: str
+
+
+class Manifest(Document):
+    """Written beside the repositories. It holds no clock and no absolute path (rule R6)."""
+
+    title: ClassVar[str] = "manifest"
+
+    format: Literal["tritier/manifest/1"] = "tritier/manifest/1"
+    tool_version: str
+    plan_id: str
+    model: str
+    model_sha256: str
+    batching: Batching
+    tolerances: tuple[Tolerance, ...]
+    tensors: tuple[ManifestTensor, ...]
+    models: tuple[ManifestModel, ...]
+    files: tuple[ManifestFile, ...]

@@ -1,0 +1,145 @@
+"""Types and shapes of tensors, by ONNX's inference and, where that is silent, ONNX Runtime's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from tritier.errors import InputError
+
+Dim = int | str
+DType = Literal[
+    "bool", "uint8", "uint16", "uint32", "uint64",
+    "int8", "int16", "int32", "int64", "float16", "float32", "float64",
+]  # fmt: skip
+
+# ONNX element type -> the name that plans use. What is missing here can't cross a border.
+DTYPES: dict[int, DType] = {
+    onnx.TensorProto.BOOL: "bool",
+    onnx.TensorProto.UINT8: "uint8",
+    onnx.TensorProto.UINT16: "uint16",
+    onnx.TensorProto.UINT32: "uint32",
+    onnx.TensorProto.UINT64: "uint64",
+    onnx.TensorProto.INT8: "int8",
+    onnx.TensorProto.INT16: "int16",
+    onnx.TensorProto.INT32: "int32",
+    onnx.TensorProto.INT64: "int64",
+    onnx.TensorProto.FLOAT16: "float16",
+    onnx.TensorProto.FLOAT: "float32",
+    onnx.TensorProto.DOUBLE: "float64",
+}
+ELEMENT_TYPES: dict[str, int] = {name: number for number, name in DTYPES.items()}
+_ORT_NAMES = {"float32": "float", "float64": "double"}
+_ORT_DTYPES = {_ORT_NAMES.get(name, name): name for name in DTYPES.values()}
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A tensor's type and shape. A size is a number or a symbol; '?' is an unknown one."""
+
+    name: str
+    dtype: DType
+    shape: tuple[Dim, ...]
+
+    @property
+    def bytes(self) -> int | None:
+        """Size of the data; None when a dimension is symbolic."""
+        sizes = [dim for dim in self.shape if isinstance(dim, int)]
+        if len(sizes) < len(self.shape):
+            return None
+        return math.prod(sizes) * np.dtype(self.dtype).itemsize
+
+
+def infer_tensors(model: onnx.ModelProto, names: Iterable[str]) -> dict[str, TensorInfo]:
+    """Type and shape of each named tensor.
+
+    Raises InputError for tensors of a type that can't cross between servers (texts, sequences,
+    optionals, bfloat16), naming all of them.
+    """
+    wanted = list(dict.fromkeys(names))
+    values = _inferred_values(model)
+    found = {name: info for name in wanted if (info := _of_value(values.get(name))) is not None}
+    unknown = [name for name in wanted if name not in found and not _has_type(values.get(name))]
+    if unknown:
+        found |= _ask_runtime(model, unknown)
+    bad = [name for name in wanted if name not in found]
+    if bad:
+        raise InputError(
+            [
+                f"tensor '{name}' is {_type_text(values.get(name))}; only tensors of "
+                f"{', '.join(DTYPES.values())} can cross between components: assign the layers "
+                "on both sides of it to one server"
+                for name in bad
+            ]
+        )
+    return {name: found[name] for name in wanted}
+
+
+def _inferred_values(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
+    try:
+        graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        graph = model.graph  # ONNX Runtime is asked below for all that is missing
+    return {v.name: v for v in (*graph.value_info, *graph.input, *graph.output)}
+
+
+def _has_type(value: onnx.ValueInfoProto | None) -> bool:
+    return value is not None and value.type.WhichOneof("value") is not None
+
+
+def _of_value(value: onnx.ValueInfoProto | None) -> TensorInfo | None:
+    if value is None or value.type.WhichOneof("value") != "tensor_type":
+        return None
+    tensor = value.type.tensor_type
+    if tensor.elem_type not in DTYPES or not tensor.HasField("shape"):
+        return None
+    dims = tuple(_dim(dim) for dim in tensor.shape.dim)
+    return TensorInfo(value.name, DTYPES[tensor.elem_type], dims)
+
+
+def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
+    if dim.HasField("dim_value"):
+        return int(dim.dim_value)
+    return dim.dim_param or "?"
+
+
+def _ask_runtime(model: onnx.ModelProto, names: list[str]) -> dict[str, TensorInfo]:
+    """Make the tensors outputs and let ONNX Runtime infer what they are."""
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    try:
+        session = ort.InferenceSession(
+            probe.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # ONNX Runtime's own types, one per status code
+        raise InputError(
+            f"the types of {len(names)} tensors are unknown and ONNX Runtime refuses the model: "
+            f"{error}"
+        ) from None
+    found = {}
+    for node in session.get_outputs():
+        dtype = _ORT_DTYPES.get(node.type.removeprefix("tensor(").removesuffix(")"))
+        if node.name in names and dtype is not None:
+            dims = tuple(d if isinstance(d, int | str) else "?" for d in node.shape)
+            found[node.name] = TensorInfo(node.name, dtype, dims)
+    return found
+
+
+def _type_text(value: onnx.ValueInfoProto | None) -> str:
+    if value is None:
+        return "of unknown type"
+    kind = value.type.WhichOneof("value")
+    if kind == "tensor_type":
+        number = value.type.tensor_type.elem_type
+        return f"a tensor of {onnx.TensorProto.DataType.Name(number).lower()}"
+    return f"a {str(kind).removesuffix('_type')}"

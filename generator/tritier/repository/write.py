@@ -1,0 +1,122 @@
+"""Write one model repository per server, with plan and manifest, all or nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import tritier
+from tritier.documents import (
+    Batching,
+    Manifest,
+    ManifestFile,
+    ManifestModel,
+    ManifestTensor,
+    Plan,
+    Tolerance,
+)
+from tritier.files import replaced_dir, sha256_bytes
+from tritier.repository.check import check_wiring
+from tritier.repository.dataplane import build_data_plane
+from tritier.repository.render import Rendered, Renderer
+from tritier.repository.types import GenerateOptions, TritonModel
+from tritier.resources import triton_dir
+
+MANIFEST_NAME = "manifest.json"
+PLAN_NAME = "plan.json"
+# Rule R4. The serving tolerance is for sums in another order: what ONNX Runtime fuses within the
+# whole model but not across a cut, and layouts that it chooses per model.
+_EXACT = (0.0, 0.0, "no graph optimisation: the same kernels in the same order")
+_FUSED = (
+    1e-5,
+    1e-4,
+    "ONNX Runtime may fuse, and choose layouts, otherwise than in the whole model",
+)
+
+
+def generate_files(
+    plan: Plan,
+    models: Mapping[str, bytes],
+    whole: bytes | None,
+    batching: Batching,
+    options: GenerateOptions,
+) -> dict[str, bytes]:
+    """Every file of the repositories: path relative to the output folder -> content.
+
+    `models` are the sub-models by component, `whole` the uncut model where it is asked for. Nothing
+    is written. Same arguments, same bytes (rule R6).
+    """
+    renderer = Renderer(plan, batching, options)
+    triton_models = build_data_plane(plan, batching, options)
+    rendered = {(m.server, m.name): renderer.render(m) for m in triton_models}
+    check_wiring({key: item.config for key, item in rendered.items()})
+    files: dict[str, bytes] = {PLAN_NAME: plan.to_json().encode()}
+    for model in triton_models:
+        folder = f"{model.server}/{model.name}"
+        files[f"{folder}/config.pbtxt"] = _config_bytes(rendered, model)
+        for name, data in _version_files(model, models, whole).items():
+            files[f"{folder}/1/{name}"] = data
+    manifest = _manifest(plan, triton_models, batching, options, files)
+    files[MANIFEST_NAME] = manifest.to_json().encode()
+    return files
+
+
+def write_files(files: Mapping[str, bytes], output: Path, force: bool) -> None:
+    """Fill `output` with the files; what was there stays if anything fails."""
+    with replaced_dir(output, force) as folder:
+        for name, data in files.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+
+
+def _config_bytes(rendered: Mapping[tuple[str, str], Rendered], model: TritonModel) -> bytes:
+    return rendered[model.server, model.name].text.encode()
+
+
+def _version_files(
+    model: TritonModel, models: Mapping[str, bytes], whole: bytes | None
+) -> dict[str, bytes]:
+    """Content of the folder `1/` of a model. Triton wants the folder even for an ensemble."""
+    if model.kind == "component":
+        assert model.component is not None
+        return {"model.onnx": models[model.component]}
+    if model.kind == "whole":
+        assert whole is not None
+        return {"model.onnx": whole}
+    if model.kind in ("stage", "entry"):
+        return {".keep": b""}
+    folder = triton_dir() / "models" / model.kind
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.py"))}
+
+
+def _manifest(
+    plan: Plan,
+    models: Sequence[TritonModel],
+    batching: Batching,
+    options: GenerateOptions,
+    files: Mapping[str, bytes],
+) -> Manifest:
+    levels = dict.fromkeys(("disabled", options.optimisation))
+    return Manifest(
+        tool_version=tritier.__version__,
+        plan_id=plan.id,
+        model=plan.model.name,
+        model_sha256=plan.model.sha256,
+        batching=batching,
+        tolerances=tuple(_tolerance(level) for level in levels),
+        tensors=tuple(ManifestTensor(id=t.id, name=t.name) for t in plan.tensors),
+        models=tuple(
+            ManifestModel(server=m.server, name=m.name, kind=m.kind, component=m.component)
+            for m in models
+        ),
+        files=tuple(
+            ManifestFile(path=name, bytes=len(data), sha256=sha256_bytes(data))
+            for name, data in sorted(files.items())
+        ),
+    )
+
+
+def _tolerance(level: str) -> Tolerance:
+    absolute, relative, reason = _EXACT if level in ("disabled", "basic") else _FUSED
+    return Tolerance(optimisation=level, absolute=absolute, relative=relative, reason=reason)

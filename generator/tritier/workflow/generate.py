@@ -1,0 +1,70 @@
+"""A plan and its model become repositories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tritier
+from tritier.divider import Chain, check_against_model, cut_model, decide_batching
+from tritier.documents import Batching, Plan
+from tritier.errors import InputError
+from tritier.graph import LayerGraph, LoadedModel, build_layer_graph, load_model
+from tritier.pool import Pool
+from tritier.repository import GenerateOptions, generate_files
+
+
+def generate(
+    plan: Plan, model: LoadedModel, options: GenerateOptions, pool: Pool | None = None
+) -> tuple[dict[str, bytes], Batching]:
+    """All files of the repositories of a plan, and what was decided about batching.
+
+    Sub-models come from the pool if it has them, and go there. Raises InputError when plan and
+    model don't fit, or a sub-model can't be cut out or loaded.
+    """
+    graph = build_layer_graph(model.proto)
+    check_against_model(plan, model.sha256, graph)
+    models = _sub_models(plan, model, graph, pool)
+    Chain(plan, models, "disabled")  # each sub-model is one that ONNX Runtime loads
+    batching = decide_batching(plan, models, options.max_batch_size, options.dims)
+    whole = model.path.read_bytes() if options.with_whole else None
+    return generate_files(plan, models, whole, batching, options), batching
+
+
+def remember(pool: Pool, plan: Plan, model: LoadedModel) -> None:
+    """Keep a plan and its model in the pool."""
+    pool.put("model", model.sha256, plan.model.name, model.path.read_bytes())
+    pool.put("plan", plan.id, plan.model.name, plan.to_json().encode())
+
+
+def model_of_plan(plan: Plan, path: Path | None, pool: Pool, scratch: Path) -> LoadedModel:
+    """The model of a plan: the given file, or the one that the pool has under the plan's hash.
+
+    A model from the pool is written to `scratch`, because ONNX and ONNX Runtime read files.
+    """
+    if path is not None:
+        return load_model(path)
+    data = pool.get("model", plan.model.sha256)
+    if data is None:
+        raise InputError(
+            f"the pool has no model with sha256 {plan.model.sha256[:12]}...: pass the model file "
+            "with --model"
+        )
+    copy = scratch / f"{plan.model.name}.onnx"
+    copy.write_bytes(data)
+    return load_model(copy)
+
+
+def _sub_models(
+    plan: Plan, model: LoadedModel, graph: LayerGraph, pool: Pool | None
+) -> dict[str, bytes]:
+    keys = {c.id: f"{plan.id}/{c.id}/{tritier.__version__}" for c in plan.components}
+    if pool is not None:
+        found = {component: pool.get("sub-model", key) for component, key in keys.items()}
+        kept = {component: data for component, data in found.items() if data is not None}
+        if len(kept) == len(keys):
+            return kept
+    made = {sub.component: sub.data for sub in cut_model(model.proto, graph, plan)}
+    if pool is not None:
+        for component, key in keys.items():
+            pool.put("sub-model", key, f"{plan.model.name} {component}", made[component])
+    return made

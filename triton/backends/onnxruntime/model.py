@@ -1,0 +1,149 @@
+"""ONNX Runtime as a Python-based backend of Triton.
+
+Serves any model whose config.pbtxt says `backend: "onnxruntime"` on a Triton that has only the
+Python backend, with the settings that Triton's own ONNX Runtime backend knows: instance kind,
+`intra_op_thread_count`, `inter_op_thread_count`, `execution_mode`, the graph optimisation level,
+OpenVINO as an execution accelerator, and batching.
+
+TRITIER_SLOWDOWN (a factor >= 1) in the environment makes the machine look slower: each execution
+is followed by a sleep of (factor - 1) times its own duration. A laboratory device, nothing else.
+"""
+
+import json
+import os
+import time
+
+import numpy as np
+import onnxruntime as ort
+import triton_python_backend_utils as pb_utils
+
+# Values of `optimization.graph.level` in Triton's ONNX Runtime backend; absent means all.
+_LEVELS = {
+    -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    0: ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        config = json.loads(args["model_config"])
+        path = os.path.join(
+            args["model_repository"],
+            args["model_version"],
+            config.get("default_model_filename") or "model.onnx",
+        )
+        self._session = ort.InferenceSession(
+            path, sess_options=_session_options(config), providers=_providers(config, args)
+        )
+        self._inputs = [node.name for node in self._session.get_inputs()]
+        self._outputs = [node.name for node in self._session.get_outputs()]
+        self._slowdown = max(1.0, float(os.environ.get("TRITIER_SLOWDOWN") or 1))
+
+    def execute(self, requests):
+        if len(requests) == 1:
+            return [self._respond(requests[0])]
+        try:
+            return self._run_batch(requests)
+        except Exception:
+            # One bad request spoils the batch: find out which by running each alone.
+            return [self._respond(request) for request in requests]
+
+    def finalize(self):
+        self._session = None
+
+    def _respond(self, request):
+        try:
+            return _response(request, self._outputs, self._run(self._feed(request)))
+        except Exception as error:
+            message = f"onnxruntime: {error}"
+            return pb_utils.InferenceResponse(
+                output_tensors=[],
+                error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG),
+            )
+
+    def _run_batch(self, requests):
+        feeds = [self._feed(request) for request in requests]
+        sizes = [len(feed[self._inputs[0]]) for feed in feeds]
+        joined = {name: np.concatenate([feed[name] for feed in feeds]) for name in self._inputs}
+        ends = np.cumsum(sizes)[:-1]
+        parts = [np.split(array, ends) for array in self._run(joined)]
+        return [
+            _response(request, self._outputs, [part[index] for part in parts])
+            for index, request in enumerate(requests)
+        ]
+
+    def _feed(self, request):
+        feed = {}
+        for name in self._inputs:
+            tensor = pb_utils.get_input_tensor_by_name(request, name)
+            if tensor is None:
+                raise ValueError(f"input '{name}' is missing")
+            array = tensor.as_numpy()
+            if array.size != np.prod(tensor.shape(), dtype=np.int64):
+                # What this server does, silently, when its Python environment has numpy 2.
+                raise ValueError(f"input '{name}' arrived empty: numpy < 2 is needed here")
+            feed[name] = array
+        return feed
+
+    def _run(self, feed):
+        started = time.perf_counter()
+        outputs = self._session.run(self._outputs, feed)
+        if self._slowdown > 1:
+            time.sleep((self._slowdown - 1) * (time.perf_counter() - started))
+        return outputs
+
+
+def _response(request, names, arrays):
+    wanted = set(request.requested_output_names()) or set(names)
+    return pb_utils.InferenceResponse(
+        [
+            pb_utils.Tensor(name, array)
+            for name, array in zip(names, arrays, strict=True)
+            if name in wanted
+        ]
+    )
+
+
+def _session_options(config):
+    options = ort.SessionOptions()
+    parameters = {k: v["string_value"] for k, v in config.get("parameters", {}).items()}
+    options.intra_op_num_threads = int(parameters.get("intra_op_thread_count", 0))
+    options.inter_op_num_threads = int(parameters.get("inter_op_thread_count", 0))
+    if parameters.get("execution_mode") == "1":
+        options.execution_mode = ort.ExecutionMode.ORT_PARALLEL
+    graph = config.get("optimization", {}).get("graph", {})
+    level = int(graph.get("level", 0))
+    if level not in _LEVELS:
+        raise ValueError(f"optimization.graph.level is {level}; allowed are {sorted(_LEVELS)}")
+    options.graph_optimization_level = _LEVELS[level]
+    # Several servers share one machine here: a waiting thread must not burn its core.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return options
+
+
+def _providers(config, args):
+    """Execution providers in the order CUDA, OpenVINO, CPU, as far as asked for and available."""
+    available = ort.get_available_providers()
+    providers = []
+    if args["model_instance_kind"] == "GPU":
+        _need("CUDAExecutionProvider", available)
+        device = {"device_id": int(args["model_instance_device_id"])}
+        providers.append(("CUDAExecutionProvider", device))
+    accelerators = config.get("optimization", {}).get("execution_accelerators", {})
+    for accelerator in accelerators.get("cpu_execution_accelerator", []):
+        if accelerator["name"] != "openvino":
+            raise ValueError(f"cpu accelerator '{accelerator['name']}'; allowed is 'openvino'")
+        _need("OpenVINOExecutionProvider", available)
+        providers.append("OpenVINOExecutionProvider")
+    return [*providers, "CPUExecutionProvider"]
+
+
+def _need(provider, available):
+    if provider not in available:
+        raise ValueError(
+            f"{provider} is asked for but this onnxruntime has only {available}: install the "
+            "matching onnxruntime wheel or change execution_provider in servers.yaml"
+        )
