@@ -88,12 +88,18 @@ class TritonServer:
         `config` (JSON) replaces the config of the repository, `files` the whole folder.
         """
         with self._named(f"can't load model '{model}'"):
-            self._client.load_model(
-                model,
-                config=config,
-                files=dict(files) if files else None,
-                client_timeout=_LOAD_TIMEOUT_S,
-            )
+            try:
+                self._client.load_model(
+                    model,
+                    config=config,
+                    files=dict(files) if files else None,
+                    client_timeout=_LOAD_TIMEOUT_S,
+                )
+            except InferenceServerException as error:
+                # For an ensemble whose models were pushed, Triton looks for their folders, does not
+                # find them, loads the ensemble from those in memory and then reports this.
+                if files is None or "failed to poll" not in str(error.message()):
+                    raise
             if not self._client.is_model_ready(model, client_timeout=_CALL_TIMEOUT_S):
                 raise ServerError(
                     f"server '{self.name}' ({self.url}) loaded '{model}' but says it is not "
@@ -121,8 +127,10 @@ class TritonServer:
         try:
             yield
         except InferenceServerException as error:
+            # Triton's answers are vague here ("failed to poll"); its log has the reason.
             raise ServerError(
-                f"server '{self.name}' ({self.url}) {failure}: {_message(error)}"
+                f"server '{self.name}' ({self.url}) {failure}: {_message(error)}; the reason is in "
+                "the server's log"
             ) from None
 
 

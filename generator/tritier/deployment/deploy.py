@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -66,28 +67,91 @@ def deploy(
     push: Push = "auto",
     report: Report = lambda _: None,
 ) -> None:
-    """Load every model, the entry's last, and wait until each is ready.
+    """Load every model and wait until each is ready: what computes or moves tensors first, then the
+    ensembles that use it, the entry ensemble last. Servers load side by side.
 
     With `push` "auto" a server that sees the generated folder loads from there, to others the bytes
     are sent through model control. If one model fails, what was loaded is unloaded again and
     ServerError names server and model.
     """
-    loaded: list[tuple[str, str]] = []
-    servers = {name: TritonServer(name, addresses.urls[name]) for name in repositories.servers()}
+    deployment = _Deployment(repositories, addresses, push, report)
     try:
-        for name, server in servers.items():
-            index = server.index() if push == "auto" else {}
-            for model in repositories.models_of(name):
-                report(f"{name}: {model.name}")
-                _load(repositories, addresses, server, model, push, model.name in index)
-                loaded.append((name, model.name))
+        deployment.run()
     except BaseException:
-        for name, model_name in reversed(loaded):
-            _unload_quietly(servers[name], model_name)
+        deployment.roll_back()
         raise
     finally:
-        for server in servers.values():
+        deployment.close()
+
+
+class _Deployment:
+    """One run of `deploy`: the connections, and what has been loaded so far."""
+
+    def __init__(
+        self, repositories: Repositories, addresses: Addresses, push: Push, report: Report
+    ) -> None:
+        self._repositories = repositories
+        self._addresses = addresses
+        self._push: Push = push
+        self._report = report
+        self._servers = {
+            name: TritonServer(name, addresses.urls[name]) for name in repositories.servers()
+        }
+        self._loaded: list[ManifestModel] = []
+
+    def run(self) -> None:
+        indices = {
+            name: set(server.index()) if self._push == "auto" else set()
+            for name, server in self._servers.items()
+        }
+        with ThreadPoolExecutor(len(self._servers)) as executor:
+            for phase in self._phases():
+                jobs = [
+                    executor.submit(self._load_all, [m for m in phase if m.server == name], index)
+                    for name, index in indices.items()
+                ]
+                # Every server ends its part before the first failure is raised: what it loaded
+                # must be known to be unloaded again.
+                wait(jobs)
+                for job in jobs:
+                    job.result()
+
+    def roll_back(self) -> None:
+        for model in reversed(self._loaded):
+            # The first failure is what the user must hear of.
+            with contextlib.suppress(ServerError):
+                self._servers[model.server].unload(model.name)
+
+    def close(self) -> None:
+        for server in self._servers.values():
             server.close()
+
+    def _load_all(self, models: list[ManifestModel], index: set[str]) -> None:
+        for model in models:
+            self._load(model, model.name in index)
+
+    def _phases(self) -> list[list[ManifestModel]]:
+        models = self._repositories.manifest.models
+        return [
+            [model for model in models if model.kind not in ("stage", "entry")],
+            [model for model in models if model.kind == "stage"],
+            [model for model in models if model.kind == "entry"],
+        ]
+
+    def _load(self, model: ManifestModel, listed: bool) -> None:
+        self._report(f"{model.server}: {model.name}")
+        server = self._servers[model.server]
+        config = _config_with_peers(self._repositories, self._addresses, model)
+        override = json_format.MessageToJson(config) if config is not None else None
+        if self._push == "never" or (self._push == "auto" and listed):
+            server.load(model.name, config=override)
+            self._loaded.append(model)
+            if self._push == "never" or _is_this_plan(server, self._repositories, model):
+                return
+            server.unload(model.name)
+        full = override or _config_json(self._repositories, model)
+        server.load(model.name, config=full, files=_files(self._repositories, model))
+        self._loaded.append(model)
 
 
 def undeploy(
@@ -104,25 +168,6 @@ def undeploy(
                 except ServerError as error:
                     failures.append(str(error))
     return failures
-
-
-def _load(
-    repositories: Repositories,
-    addresses: Addresses,
-    server: TritonServer,
-    model: ManifestModel,
-    push: Push,
-    listed: bool,
-) -> None:
-    config = _config_with_peers(repositories, addresses, model)
-    override = json_format.MessageToJson(config) if config is not None else None
-    if push == "never" or (push == "auto" and listed):
-        server.load(model.name, config=override)
-        if push == "never" or _is_this_plan(server, repositories, model):
-            return
-        server.unload(model.name)
-    files = _files(repositories, model)
-    server.load(model.name, config=override or _config_json(repositories, model), files=files)
 
 
 def _is_this_plan(server: TritonServer, repositories: Repositories, model: ManifestModel) -> bool:
@@ -171,9 +216,3 @@ def _files(repositories: Repositories, model: ManifestModel) -> dict[str, bytes]
             f"the folder '{model.server}' to the server and pass --push never"
         )
     return files
-
-
-def _unload_quietly(server: TritonServer, model: str) -> None:
-    # The first failure is what the user must hear of.
-    with contextlib.suppress(ServerError):
-        server.unload(model)

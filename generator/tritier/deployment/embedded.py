@@ -11,12 +11,12 @@ import importlib.util
 import os
 import shutil
 import socket
-import subprocess
 import sys
 import sysconfig
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tritier.deployment import process
 from tritier.errors import ServerError
 from tritier.resources import triton_dir
 
@@ -121,19 +121,12 @@ def environment(server: EmbeddedServer) -> dict[str, str]:
     }
 
 
-def start(server: EmbeddedServer) -> subprocess.Popen[bytes]:
-    """Start the server in a process group of its own. It is not ready yet when this returns."""
+def start(server: EmbeddedServer) -> int:
+    """Start the server in a process group of its own; returns its pid. It is not ready yet."""
     require_embedded()
     server.log_file.parent.mkdir(parents=True, exist_ok=True)
     with server.log_file.open("ab") as log:
-        return subprocess.Popen(
-            command(server),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment(server),
-            start_new_session=True,
-        )
+        return process.spawn(command(server), environment(server), log.fileno(), log.fileno())
 
 
 def require_embedded() -> None:

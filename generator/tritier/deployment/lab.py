@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import os
 import secrets
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -146,10 +146,10 @@ class Lab:
                 "TRITIER_SLOWDOWN": str(server.slowdown),
             },
         )
-        started = embedded.start(item)
+        pid = embedded.start(item)
         return LabServer(
             name=server.name,
-            process=_identity(started),
+            process=_identity(pid),
             grpc_url=f"127.0.0.1:{ports[0]}",
             http_url=f"127.0.0.1:{ports[1]}",
             metrics_url=f"127.0.0.1:{ports[2]}",
@@ -192,27 +192,21 @@ def _fixed_port(server: Server) -> int | None:
 def _start_relay(config: Path, log_file: Path) -> LabProcess:
     """Start the relay and wait for its word that it listens."""
     log_file.parent.mkdir(parents=True, exist_ok=True)
-    with log_file.open("wb") as log:
-        started = subprocess.Popen(
-            [sys.executable, "-m", "tritier.deployment.relay", str(config)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            start_new_session=True,
-        )
-    assert started.stdout is not None
-    identity = _identity(started)
-    first = started.stdout.readline().strip()
-    started.stdout.close()
+    reading, writing = os.pipe()
+    with log_file.open("wb") as log, os.fdopen(reading, "rb") as answer:
+        command = [sys.executable, "-m", "tritier.deployment.relay", str(config)]
+        identity = _identity(process.spawn(command, os.environ, writing, log.fileno()))
+        os.close(writing)
+        first = answer.readline().strip()
     if first != b"ready":
         process.stop(identity.pid, identity.started_ticks, 1.0)
         raise ServerError(f"the relay did not start: {_tail(log_file)}")
     return identity
 
 
-def _identity(started: subprocess.Popen[bytes]) -> LabProcess:
+def _identity(pid: int) -> LabProcess:
     # One that has ended already has no ticks; `wait_until_live` finds that out.
-    return LabProcess(pid=started.pid, started_ticks=process.start_ticks(started.pid) or 0)
+    return LabProcess(pid=pid, started_ticks=process.start_ticks(pid) or 0)
 
 
 def _remove_shared_memory(prefix: str) -> None:

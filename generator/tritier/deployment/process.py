@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 _POLL_S = 0.05
@@ -28,6 +29,20 @@ def start_ticks(pid: int) -> int | None:
 def is_running(pid: int, started: int) -> bool:
     """Whether that very process still runs."""
     return start_ticks(pid) == started
+
+
+def spawn(command: list[str], environment: Mapping[str, str], stdout: int, stderr: int) -> int:
+    """Start a process in a session and group of its own; returns its pid.
+
+    `stdout` and `stderr` are file descriptors; it reads nothing. There is no Popen object, which
+    would warn about a child that is meant to outlive us.
+    """
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_DUP2, stdout, 1),
+        (os.POSIX_SPAWN_DUP2, stderr, 2),
+    ]
+    return os.posix_spawn(command[0], command, dict(environment), file_actions=actions, setsid=True)
 
 
 def stop(pid: int, started: int, patience_s: float) -> None:

@@ -33,6 +33,9 @@ def batch_symbol(plan: Plan) -> tuple[str | None, str]:
                 f"the leading size of '{tensor.name}' is "
                 f"{'missing' if found is None else repr(found)}, not '{first}'"
             )
+        if len(tensor.shape) == 1:
+            # Triton has no dims of length 0 beside the batch: apps would meet another shape.
+            return None, f"'{tensor.name}' has no dimension beside the leading one"
     return first, ""
 
 
@@ -51,13 +54,17 @@ def decide_batching(
     except InputError as error:
         return Batching(max_batch_size=0, reason=f"a batch can't be tried: {error}")
     chain = Chain(plan, models, "disabled")
+    singles = [
+        {name: array[index : index + 1] for name, array in batch.items()}
+        for index in range(_TRIAL_BATCH)
+    ]
     try:
-        together = chain.run(batch)
+        together, *apart = [chain.run(inputs) for inputs in (batch, *singles)]
     except Exception as error:  # ONNX Runtime's own types; any refusal means no batching
         first = str(error).splitlines()[0]
-        return Batching(max_batch_size=0, reason=f"a batch of {_TRIAL_BATCH} fails: {first}")
-    for index in range(_TRIAL_BATCH):
-        alone = chain.run({name: array[index : index + 1] for name, array in batch.items()})
+        reason = f"a batch of {_TRIAL_BATCH} or one of its parts fails: {first}"
+        return Batching(max_batch_size=0, reason=reason)
+    for index, alone in enumerate(apart):
         for name, array in alone.items():
             if not np.array_equal(array, together[name][index : index + 1], equal_nan=True):
                 reason = f"a batch of {_TRIAL_BATCH} differs from single runs in '{name}'"

@@ -41,8 +41,9 @@ class Comparison:
     def add(self, whole: Mapping[str, Array], split: Mapping[str, Array]) -> None:
         """Compare one run. Another shape, type or set of outputs counts as an infinite difference,
         as does a NaN on one side only."""
-        for name, reference in whole.items():
-            row = self._compare(reference, split[name]) if name in split else (np.inf,) * 3
+        for name in dict.fromkeys((*whole, *split)):
+            both = name in whole and name in split
+            row = self._compare(whole[name], split[name]) if both else (np.inf,) * 3
             self._rows.setdefault(name, []).append(row)
 
     def differences(self) -> list[Difference]:
@@ -64,7 +65,9 @@ class Comparison:
         if whole.size == 0 or np.array_equal(whole, split, equal_nan=whole.dtype.kind == "f"):
             return 0.0, 0.0, 0.0
         reference = whole.astype(np.float64)
-        gap = np.abs(split.astype(np.float64) - reference)
+        with np.errstate(invalid="ignore"):  # of two infinities, settled in the next line
+            gap = np.abs(split.astype(np.float64) - reference)
+        gap[(whole != split) & (gap == 0)] = 1.0  # integers above 2**53, equal only as floats
         gap[(whole == split) | (np.isnan(reference) & np.isnan(split.astype(np.float64)))] = 0.0
         gap = np.nan_to_num(gap, nan=np.inf, posinf=np.inf)
         allowed = self._absolute + self._relative * np.abs(np.nan_to_num(reference))

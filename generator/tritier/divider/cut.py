@@ -27,7 +27,8 @@ class SubModel:
 
 
 def check_against_model(plan: Plan, model_sha256: str, graph: LayerGraph) -> None:
-    """Raise InputError unless the plan is for this model and places each of its layers (R1)."""
+    """Raise InputError unless the plan is for this model, with the same inputs and outputs, and
+    places each of its layers (R1)."""
     if plan.model.sha256 != model_sha256:
         raise InputError(
             f"the plan is for a model with sha256 {plan.model.sha256[:12]}..., this one has "
@@ -37,6 +38,15 @@ def check_against_model(plan: Plan, model_sha256: str, graph: LayerGraph) -> Non
     known = set(graph.by_name)
     faults = [f"the plan places layer '{x}', which the model has not" for x in planned - known]
     faults += [f"the plan leaves out layer '{x}' (rule R1)" for x in known - planned]
+    for key, ids, names in (
+        ("inputs", plan.inputs, graph.inputs),
+        ("outputs", plan.outputs, graph.outputs),
+    ):
+        stated = [plan.tensor(tensor).name for tensor in ids]
+        if sorted(stated) != sorted(names):
+            faults.append(
+                f"the plan's {key} are {', '.join(stated)}, the model's {', '.join(names)}"
+            )
     if plan.quantized_layers:
         faults.append(
             f"the plan quantizes {len(plan.quantized_layers)} layers; this version generates "
@@ -67,7 +77,7 @@ class _Cutter:
 
     def cut(self, component: Component) -> bytes:
         nodes = self._nodes(component)
-        rename = self._renaming(component, nodes)
+        rename, of_bodies = self._renaming(component, nodes)
         names = {name for node in nodes for name in free_names(node)}
         used = [
             (table, name)
@@ -76,7 +86,7 @@ class _Cutter:
             if name in names
         ]
         graph = helper.make_graph(
-            [renamed_node(node, rename) for node in nodes],
+            [renamed_node(node, rename, of_bodies) for node in nodes],
             f"{self._plan.model.name}_{component.id}",
             [_value(self._plan.tensor(tensor)) for tensor in component.inputs],
             [_value(self._plan.tensor(tensor)) for tensor in component.outputs],
@@ -104,21 +114,21 @@ class _Cutter:
                     waiting.append(index)
         return [self._model.graph.node[index] for index in sorted(indices)]
 
-    def _renaming(self, component: Component, nodes: list[onnx.NodeProto]) -> dict[str, str]:
-        """Model name -> sub-model name. Only border tensors change, and what is in their way."""
+    def _renaming(
+        self, component: Component, nodes: list[onnx.NodeProto]
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """Model name -> sub-model name, in the graph and for what sub-graphs define themselves.
+
+        Only border tensors change, and what is in their way.
+        """
         tensors = [self._plan.tensor(t) for t in (*component.inputs, *component.outputs)]
         rename = {tensor.name: tensor.id for tensor in tensors}
         ids = set(rename.values())
         inside = {name for node in nodes for name in (*free_names(node), *node.output) if name}
-        taken = inside | ids | {name for node in nodes for name in _names_of_bodies(node)}
-        for name in sorted(inside & ids):
-            if name not in rename:
-                fresh = name + "_"
-                while fresh in taken:
-                    fresh += "_"
-                taken.add(fresh)
-                rename[name] = fresh
-        return rename
+        defined = {name for node in nodes for name in _names_of_bodies(node)}
+        taken = inside | ids | defined
+        rename |= _fresh_names(sorted((inside & ids) - set(rename)), taken)
+        return rename, _fresh_names(sorted(defined & ids), taken)
 
     def _finish(self, component: Component, graph: onnx.GraphProto) -> bytes:
         sub = helper.make_model(
@@ -140,19 +150,22 @@ class _Cutter:
         return data
 
 
-def renamed_node(node: onnx.NodeProto, rename: Mapping[str, str]) -> onnx.NodeProto:
+def renamed_node(
+    node: onnx.NodeProto, rename: Mapping[str, str], of_bodies: Mapping[str, str]
+) -> onnx.NodeProto:
     """A copy of the node that reads and writes under other names, in its sub-graphs too.
 
-    Names are unique across a graph and its sub-graphs in valid ONNX, except that a sub-graph may
-    define a name of its own again; there the name is left alone.
+    Where a sub-graph defines a name, `of_bodies` holds for it, and `rename` does not.
     """
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
-    _rename_in_place(copy, dict(rename))
+    _rename_in_place(copy, rename, of_bodies)
     return copy
 
 
-def _rename_in_place(node: onnx.NodeProto, rename: dict[str, str]) -> None:
+def _rename_in_place(
+    node: onnx.NodeProto, rename: Mapping[str, str], of_bodies: Mapping[str, str]
+) -> None:
     for names in (node.input, node.output):
         for index, name in enumerate(names):
             names[index] = rename.get(name, name)
@@ -160,11 +173,26 @@ def _rename_in_place(node: onnx.NodeProto, rename: dict[str, str]) -> None:
         for graph in [attribute.g] if attribute.HasField("g") else list(attribute.graphs):
             own = {v.name for v in graph.input} | {t.name for t in graph.initializer}
             own |= {name for inner in graph.node for name in inner.output}
-            outer = {old: new for old, new in rename.items() if old not in own}
+            here = {old: new for old, new in rename.items() if old not in own}
+            here |= {name: of_bodies[name] for name in own if name in of_bodies}
             for inner in graph.node:
-                _rename_in_place(inner, outer)
-            for value in graph.output:
-                value.name = outer.get(value.name, value.name)
+                _rename_in_place(inner, here, of_bodies)
+            for value in (*graph.input, *graph.value_info, *graph.output):
+                value.name = here.get(value.name, value.name)
+            for tensor in graph.initializer:
+                tensor.name = here.get(tensor.name, tensor.name)
+
+
+def _fresh_names(names: Iterable[str], taken: set[str]) -> dict[str, str]:
+    """A new name for each of `names`, all different from `taken`, to which they are added."""
+    found = {}
+    for name in names:
+        fresh = name + "_"
+        while fresh in taken:
+            fresh += "_"
+        taken.add(fresh)
+        found[name] = fresh
+    return found
 
 
 def _names_of_bodies(node: onnx.NodeProto) -> Iterable[str]:

@@ -41,6 +41,15 @@ def open_session(
         raise InputError(f"ONNX Runtime can't load the model: {error}") from None
 
 
+def _run(
+    session: ort.InferenceSession, outputs: list[str], inputs: Mapping[str, Array], what: str
+) -> list[Array]:
+    try:
+        return list(session.run(outputs, dict(inputs)))
+    except Exception as error:  # ONNX Runtime's own types, one per status code
+        raise InputError(f"ONNX Runtime can't run {what}: {error}") from None
+
+
 class WholeModel:
     """The uncut model, by its own tensor names."""
 
@@ -49,8 +58,9 @@ class WholeModel:
         self.outputs = [node.name for node in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, Array]) -> Arrays:
-        """Outputs by name."""
-        return dict(zip(self.outputs, self._session.run(self.outputs, dict(inputs)), strict=True))
+        """Outputs by name; raises InputError when ONNX Runtime refuses the inputs."""
+        results = _run(self._session, self.outputs, inputs, "the model")
+        return dict(zip(self.outputs, results, strict=True))
 
 
 class Chain:
@@ -66,12 +76,13 @@ class Chain:
         }
 
     def run(self, inputs: Mapping[str, Array]) -> Arrays:
-        """Outputs by name."""
+        """Outputs by name; raises InputError when ONNX Runtime refuses the inputs."""
         values = {t: inputs[self._plan.tensor(t).name] for t in self._plan.inputs}
         for component in self._plan.components:
             outputs = list(component.outputs)
             feed = {t: values[t] for t in component.inputs}
-            results = self._sessions[component.id].run(outputs, feed)
+            session = self._sessions[component.id]
+            results = _run(session, outputs, feed, f"component {component.id}")
             values.update(zip(outputs, results, strict=True))
         return {self._plan.tensor(t).name: values[t] for t in self._plan.outputs}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,9 +17,7 @@ from tritier.errors import InputError, did_you_mean
 class Document(BaseModel):
     """Base of every type in a document: frozen, strict, no unknown keys, no NaN."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, populate_by_name=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     # How messages call a document of this type.
     title: ClassVar[str] = "document"
@@ -41,7 +40,7 @@ class Document(BaseModel):
         """Validate plain data (dicts, lists, numbers, texts); raises InputError with all faults."""
         if not isinstance(data, dict):
             raise InputError(
-                f"a {cls.title} is a mapping of keys to values, this is a {_kind(data)}", source
+                f"{_a(cls.title)} is a mapping of keys to values, this is {_kind(data)}", source
             )
         across = cls.cross_faults(data)
         try:
@@ -50,7 +49,7 @@ class Document(BaseModel):
             inside = [_fault(cls, item) for item in _own_faults(error.errors())]
             raise InputError([*inside, *across], source) from None
         except (TypeError, ValueError) as error:
-            raise InputError(f"cannot be read as a {cls.title}: {error}", source) from None
+            raise InputError(f"cannot be read as {_a(cls.title)}: {error}", source) from None
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -69,7 +68,14 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue  # `<<: *anchor` brings keys that others may replace
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.MarkedYAMLError(
+                    problem="a key is a text, not a list or mapping",
+                    problem_mark=key_node.start_mark,
+                )
             if key in seen:
                 raise yaml.MarkedYAMLError(
                     problem=f"the key '{key}' stands twice", problem_mark=key_node.start_mark
@@ -108,8 +114,17 @@ def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _kind(value: Any) -> str:
-    names = {list: "list", str: "text", type(None): "nothing (empty file)", bool: "yes/no value"}
-    return names.get(type(value), "number")
+    names = {
+        list: "a list",
+        str: "a text",
+        type(None): "nothing (an empty file)",
+        bool: "a yes/no value",
+    }
+    return names.get(type(value), "a number")
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _own_faults(items: list[ErrorDetails]) -> list[ErrorDetails]:
@@ -135,6 +150,8 @@ def _fault(document: type[Document], item: ErrorDetails) -> str:
         return f"{where}: is missing"
     if item["type"] == "too_short":
         return f"{where}: is empty; give at least one"
+    if not location:
+        return f"{where}: {item['msg']}"
     return f"{where}: {_shown(item['input'])}: {item['msg'][0].lower()}{item['msg'][1:]}"
 
 

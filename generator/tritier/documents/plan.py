@@ -19,7 +19,7 @@ from tritier.documents.servers import ExecutionProvider, ServerName, Url
 
 ComponentId = Annotated[str, Field(pattern=r"^c[0-9]{1,5}$")]
 TensorId = Annotated[str, Field(pattern=r"^t[0-9]{1,6}$")]
-Dim = int | str
+Dim = Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1)]
 DType = Literal[
     "bool", "uint8", "uint16", "uint32", "uint64",
     "int8", "int16", "int32", "int64", "float16", "float32", "float64",
@@ -113,7 +113,7 @@ class Plan(Document):
         """Rules R1 to R3 as far as a plan alone can show them, and its id."""
         try:
             return _plan_faults(data)
-        except (AttributeError, KeyError, TypeError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             return []  # a field has a wrong shape, which is reported where it stands
 
     @model_validator(mode="after")
@@ -206,7 +206,14 @@ def _name_faults(data: dict[str, Any]) -> list[str]:
         "components": [c["id"] for c in data["components"]],
         "tensors": [t["id"] for t in data["tensors"]],
     }
-    for key, names in groups.items():
+    lists = {
+        **groups,
+        "inputs": data["inputs"],
+        "outputs": data["outputs"],
+        "tensors, by name": [t["name"] for t in data["tensors"]],
+        **{f"components: inputs of {c['id']}": c["inputs"] for c in data["components"]},
+    }
+    for key, names in lists.items():
         faults += [
             f"{key}: '{name}' stands {count} times; give it once"
             for name, count in Counter(names).items()
@@ -259,7 +266,25 @@ def _flow_faults(data: dict[str, Any]) -> list[str]:
             if tensor in known:
                 faults.append(f"components: {component['id']} makes '{tensor}', made before")
             known.add(tensor)
-    return faults + [f"outputs: nothing makes '{t}'" for t in data["outputs"] if t not in known]
+    faults += [f"outputs: nothing makes '{t}'" for t in data["outputs"] if t not in known]
+    return faults + _loose_ends(data)
+
+
+def _loose_ends(data: dict[str, Any]) -> list[str]:
+    """Triton refuses an ensemble with a tensor that nothing uses, or with nothing to compute."""
+    needed = {tensor for component in data["components"] for tensor in component["inputs"]}
+    faults = [
+        f"outputs: '{tensor}' is an input, which no component makes"
+        for tensor in data["outputs"]
+        if tensor in data["inputs"]
+    ]
+    faults += [f"inputs: no component needs '{t}'" for t in data["inputs"] if t not in needed]
+    return faults + [
+        f"components: {component['id']} makes '{tensor}', which nothing needs"
+        for component in data["components"]
+        for tensor in component["outputs"]
+        if tensor not in needed and tensor not in data["outputs"]
+    ]
 
 
 def _wire_faults(data: dict[str, Any]) -> list[str]:

@@ -65,7 +65,7 @@ class ServersSpec(Document):
     def cross_faults(cls, data: dict[str, Any]) -> list[str]:
         """Names are unique, one entry, links join different known servers, each once."""
         servers = [item for item in _list(data, "servers") if isinstance(item, dict)]
-        names = [str(item.get("name")) for item in servers]
+        names = [str(item["name"]) for item in servers if "name" in item]
         faults = [
             f"servers: the name '{name}' stands {count} times; names are unique"
             for name, count in Counter(names).items()
@@ -102,13 +102,15 @@ def _link_faults(data: dict[str, Any], names: list[str]) -> list[str]:
     for index, link in enumerate(_list(data, "links")):
         if not isinstance(link, dict):
             continue
-        pair = (str(link.get("from")), str(link.get("to")))
         for key in ("from", "to"):
             if key in link and str(link[key]) not in names:
                 faults.append(
                     f"links[{index}].{key}: unknown server '{link[key]}'; known are "
                     f"{', '.join(names)}"
                 )
+        if "from" not in link or "to" not in link:
+            continue  # which is reported where it is missing
+        pair = (str(link["from"]), str(link["to"]))
         if pair[0] == pair[1]:
             faults.append(f"links[{index}]: joins '{pair[0]}' to itself; a link has two servers")
         if pair in seen:

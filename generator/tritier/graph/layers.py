@@ -7,6 +7,7 @@ that uses it, and it is never placed. A node that no output depends on is droppe
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -189,9 +190,16 @@ def _refuse_odd_models(model: onnx.ModelProto, graph: LayerGraph) -> None:
         if name not in graph.consumers
     ]
     faults += [
-        f"output '{name}' depends on no input: remove it from the model"
+        f"output '{name}' is an input, unchanged: remove it from the outputs of the model"
+        if name in graph.inputs
+        else f"output '{name}' depends on no input: remove it from the model"
         for name in graph.outputs
         if name not in graph.source
+    ]
+    faults += [
+        f"output '{name}' stands {count} times: give it once"
+        for name, count in Counter(graph.outputs).items()
+        if count > 1
     ]
     for index in graph.constant_nodes:
         node = model.graph.node[index]

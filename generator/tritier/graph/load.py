@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,8 @@ class LoadedModel:
         kept = "".join(
             c if (c.isalnum() and c.isascii()) or c in "_.-" else "_" for c in self._stem
         )
-        return kept.lstrip("_.-")[:100] or "model"
+        # Two underscores together separate the parts of a Triton model name.
+        return re.sub("_{2,}", "_", kept).lstrip("_.-")[:100] or "model"
 
     @property
     def _stem(self) -> str:
@@ -41,7 +43,8 @@ def load_model(path: Path) -> LoadedModel:
     if not path.is_file():
         raise InputError("no such file: give the path of an ONNX model", str(path))
     try:
-        proto = onnx.load(str(path))
+        # Whatever the name ends in: ONNX would read `plan.json` as a model in JSON.
+        proto = onnx.load(str(path), format="protobuf")
     except (DecodeError, ValueError, RuntimeError, OSError, onnx.checker.ValidationError) as error:
         raise InputError(
             f"is not a readable ONNX model ({_first_line(error)}): export it again", str(path)

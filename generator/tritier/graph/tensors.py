@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -60,24 +60,17 @@ def infer_tensors(model: onnx.ModelProto, names: Iterable[str]) -> dict[str, Ten
     """Type and shape of each named tensor.
 
     Raises InputError for tensors of a type that can't cross between servers (texts, sequences,
-    optionals, bfloat16), naming all of them.
+    optionals, bfloat16) or of an unknown number of dimensions, naming all of them.
     """
     wanted = list(dict.fromkeys(names))
     values = _inferred_values(model)
     found = {name: info for name in wanted if (info := _of_value(values.get(name))) is not None}
-    unknown = [name for name in wanted if name not in found and not _has_type(values.get(name))]
+    unknown = [name for name in wanted if name not in found and not _is_odd(values.get(name))]
     if unknown:
         found |= _ask_runtime(model, unknown)
     bad = [name for name in wanted if name not in found]
     if bad:
-        raise InputError(
-            [
-                f"tensor '{name}' is {_type_text(values.get(name))}; only tensors of "
-                f"{', '.join(DTYPES.values())} can cross between components: assign the layers "
-                "on both sides of it to one server"
-                for name in bad
-            ]
-        )
+        raise InputError([_fault(name, values.get(name)) for name in bad])
     return {name: found[name] for name in wanted}
 
 
@@ -89,8 +82,15 @@ def _inferred_values(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
     return {v.name: v for v in (*graph.value_info, *graph.input, *graph.output)}
 
 
-def _has_type(value: onnx.ValueInfoProto | None) -> bool:
-    return value is not None and value.type.WhichOneof("value") is not None
+def _is_odd(value: onnx.ValueInfoProto | None) -> bool:
+    """Whether it is known to be something that can't cross, whatever ONNX Runtime says."""
+    kind = None if value is None else value.type.WhichOneof("value")
+    if value is None or kind is None:
+        return False
+    return kind != "tensor_type" or value.type.tensor_type.elem_type not in (
+        onnx.TensorProto.UNDEFINED,
+        *DTYPES,
+    )
 
 
 def _of_value(value: onnx.ValueInfoProto | None) -> TensorInfo | None:
@@ -111,9 +111,30 @@ def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
 
 def _ask_runtime(model: onnx.ModelProto, names: list[str]) -> dict[str, TensorInfo]:
     """Make the tensors outputs and let ONNX Runtime infer what they are."""
+    found = {}
+    for node in _probe(model, names):
+        dtype = _ORT_DTYPES.get(node.type.removeprefix("tensor(").removesuffix(")"))
+        if node.name in names and dtype is not None:
+            dims = tuple(d if isinstance(d, int | str) else "?" for d in node.shape)
+            found[node.name] = TensorInfo(node.name, dtype, dims)
+    # An unknown number of dimensions looks like none at all; the shape of the shape tells.
+    flat = {f"{name}//tritier-shape": name for name, info in found.items() if not info.shape}
+    if flat:
+        for node in _probe(model, list(flat), flat):
+            if node.name in flat and node.shape != [0]:
+                del found[flat[node.name]]
+    return found
+
+
+def _probe(
+    model: onnx.ModelProto, outputs: list[str], shapes_of: Mapping[str, str] | None = None
+) -> list[ort.NodeArg]:
+    """The outputs of the model with others added; `shapes_of` maps new ones to a tensor each."""
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
-    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+    for name, tensor in (shapes_of or {}).items():
+        probe.graph.node.append(onnx.helper.make_node("Shape", [tensor], [name]))
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
@@ -123,23 +144,23 @@ def _ask_runtime(model: onnx.ModelProto, names: list[str]) -> dict[str, TensorIn
         )
     except Exception as error:  # ONNX Runtime's own types, one per status code
         raise InputError(
-            f"the types of {len(names)} tensors are unknown and ONNX Runtime refuses the model: "
+            f"the types of {len(outputs)} tensors are unknown and ONNX Runtime refuses the model: "
             f"{error}"
         ) from None
-    found = {}
-    for node in session.get_outputs():
-        dtype = _ORT_DTYPES.get(node.type.removeprefix("tensor(").removesuffix(")"))
-        if node.name in names and dtype is not None:
-            dims = tuple(d if isinstance(d, int | str) else "?" for d in node.shape)
-            found[node.name] = TensorInfo(node.name, dtype, dims)
-    return found
+    return list(session.get_outputs())
 
 
-def _type_text(value: onnx.ValueInfoProto | None) -> str:
-    if value is None:
-        return "of unknown type"
-    kind = value.type.WhichOneof("value")
-    if kind == "tensor_type":
+def _fault(name: str, value: onnx.ValueInfoProto | None) -> str:
+    if value is None or not _is_odd(value):
+        return (
+            f"the type or the number of dimensions of tensor '{name}' is unknown: declare its "
+            "shape in the model, or assign the layers on both sides of it to one server"
+        )
+    kind = str(value.type.WhichOneof("value")).removesuffix("_type")
+    if kind == "tensor":
         number = value.type.tensor_type.elem_type
-        return f"a tensor of {onnx.TensorProto.DataType.Name(number).lower()}"
-    return f"a {str(kind).removesuffix('_type')}"
+        kind = f"tensor of {onnx.TensorProto.DataType.Name(number).lower()}"
+    return (
+        f"tensor '{name}' is a {kind}; only tensors of {', '.join(DTYPES.values())} can cross "
+        "between components: assign the layers on both sides of it to one server"
+    )

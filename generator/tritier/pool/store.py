@@ -20,7 +20,7 @@ from pydantic import Field
 
 from tritier.documents import Document
 from tritier.errors import InputError
-from tritier.files import sha256_bytes, write_file
+from tritier.files import sha256_bytes, sha256_file, write_file
 
 Kind = Literal["model", "sub-model", "plan", "profile"]
 KINDS: tuple[Kind, ...] = ("model", "sub-model", "plan", "profile")
@@ -58,7 +58,7 @@ class Pool:
         """Store content under a key, in place of what was there; returns its SHA-256."""
         digest = sha256_bytes(data)
         path = self._object(digest)
-        if not path.is_file() or path.stat().st_size != len(data):
+        if not path.is_file() or sha256_file(path) != digest:  # a damaged one is made good
             write_file(path, data)
         entry = PoolEntry(
             kind=kind, key=key, name=name, sha256=digest, bytes=len(data), used_at=_now()

@@ -252,13 +252,14 @@ class _Builder:
         returned = {t: names[t] for t in self._routes.returned(component)}
         return Step(
             f"{self._prefix}{component.id}__call",
-            {**inputs, **self._tokens(component)},
-            returned or {SENT: _call_token(component.id)},
+            inputs | {name: names[token] for name, token in self._tokens(component).items()},
+            returned or {SENT: names[_call_token(component.id)]},
         )
 
     def _entry_put_step(self, put: Put, names: dict[str, str]) -> Step:
         inputs = {t: names[t] for t in (KEY, *put.tensors)}
-        return Step(self._put_name(put), inputs, {SENT: _put_token(put.producer, put.target)})
+        token = names[_put_token(put.producer, put.target)]
+        return Step(self._put_name(put), inputs, {SENT: token})
 
     def _put_step(self, put: Put) -> Step:
         """A put at the end of a stage: through a proxy, or into the mailbox of the same server."""
@@ -271,12 +272,14 @@ class _Builder:
         return f"{self._prefix}{put.producer}__put_{put.target}"
 
     def _app_names(self) -> dict[str, str]:
-        """Name of every plan tensor inside the entry ensemble: inputs and outputs keep the names
-        of the model, and what would collide with one of those gets another."""
+        """Name of every plan tensor and token inside the entry ensemble: inputs and outputs keep
+        the names of the model, and what would collide with one of those gets another."""
         plan = self._plan
         names = {t: plan.tensor(t).name for t in (*plan.inputs, *plan.outputs)}
         taken = set(names.values())
-        for tensor in (*(t.id for t in plan.tensors), KEY):
+        tokens = [_call_token(component.id) for component in plan.components]
+        tokens += [_put_token(put.producer, put.target) for put in self._routes.puts]
+        for tensor in (*(t.id for t in plan.tensors), KEY, *tokens):
             if tensor in names:
                 continue
             name = tensor

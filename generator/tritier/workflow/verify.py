@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,8 +98,9 @@ def infer(client: triton.InferenceServerClient, model: str, inputs: Mapping[str,
     """One request through plain tritonclient; all outputs by name."""
     request = []
     for name, array in inputs.items():
-        item = triton.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
-        item.set_data_from_numpy(np.ascontiguousarray(array))
+        content = np.ascontiguousarray(array)  # a scalar becomes one element, as in the configs
+        item = triton.InferInput(name, list(content.shape), np_to_triton_dtype(content.dtype))
+        item.set_data_from_numpy(content)
         request.append(item)
     try:
         result = client.infer(model, request, client_timeout=_TIMEOUT_S)
@@ -114,6 +116,8 @@ def _compare(
     tolerance: Tolerance,
     run: Callable[[Arrays], Arrays],
 ) -> Verdict:
+    if not inputs:
+        raise InputError("there is no input to compare outputs on: ask for at least one")
     level: Optimisation = tolerance.optimisation  # type: ignore[assignment]
     whole = WholeModel(model.path, level)
     comparison = Comparison(tolerance.absolute, tolerance.relative)
@@ -140,27 +144,42 @@ def _batch_of_one(plan: Plan) -> dict[str, int]:
 
 def _read_inputs(plan: Plan, path: Path) -> Arrays:
     tensors = [plan.tensor(t) for t in plan.inputs]
-    try:
-        content = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"can't be read as .npy or .npz: {error}", str(path)) from None
+    content = _load_arrays(path)
     if isinstance(content, np.ndarray):
         if len(tensors) != 1:
             names = ", ".join(tensor.name for tensor in tensors)
             raise InputError(f"holds one array, the model needs {names}: give an .npz", str(path))
         arrays = {tensors[0].name: content}
     else:
-        arrays = {name: content[name] for name in content.files}
+        arrays = content
     faults = []
     for tensor in tensors:
         array = arrays.get(tensor.name)
         if array is None:
             faults.append(f"has no array '{tensor.name}'; it has {', '.join(arrays) or 'none'}")
-        elif array.dtype != np.dtype(tensor.dtype) or array.ndim != len(tensor.shape):
+        elif array.dtype != np.dtype(tensor.dtype) or not _fits(array.shape, tensor.shape):
             faults.append(
-                f"'{tensor.name}' is {array.dtype} of {array.ndim} dimensions; the model needs "
+                f"'{tensor.name}' is {array.dtype} of shape {list(array.shape)}; the model needs "
                 f"{tensor.dtype} of shape {list(tensor.shape)}"
             )
     if faults:
         raise InputError(faults, str(path))
     return {tensor.name: arrays[tensor.name] for tensor in tensors}
+
+
+def _load_arrays(path: Path) -> Array | Arrays:
+    try:
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return content
+        with content:
+            return {name: content[name] for name in content.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"can't be read as .npy or .npz: {error}", str(path)) from None
+
+
+def _fits(shape: Sequence[int], wanted: Sequence[int | str]) -> bool:
+    """Whether a shape is as the model wants it; a symbol stands for any size."""
+    return len(shape) == len(wanted) and all(
+        isinstance(want, str) or size == want for size, want in zip(shape, wanted, strict=True)
+    )

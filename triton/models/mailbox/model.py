@@ -20,8 +20,10 @@ import time
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-# How often waiting requests are looked through for deadlines and cancellation.
+# How often waiting requests are looked through for deadlines and cancellation, and how long the
+# thread that looks goes on without any before it sleeps.
 _TICK_S = 0.02
+_IDLE_TICKS = 250
 
 
 class _Waiting:
@@ -57,7 +59,8 @@ class TritonPythonModel:
         self._bytes = 0
         self._slots = {}
         self._lock = threading.Lock()
-        self._work = threading.Event()
+        self._ticker_sleeps = False
+        self._wake_ticker = threading.Event()
         self._closed = False
         self._ticker = threading.Thread(target=self._tick_forever, name="mailbox", daemon=True)
         self._ticker.start()
@@ -74,7 +77,7 @@ class TritonPythonModel:
 
     def finalize(self):
         self._closed = True
-        self._work.set()
+        self._wake_ticker.set()
         self._ticker.join(timeout=1)
         with self._lock:
             for slot in self._slots.values():
@@ -104,7 +107,8 @@ class TritonPythonModel:
             else:
                 self._take(slot, request, sender, now)
             self._forget_if_done(key, slot)
-        self._work.set()
+        if self._ticker_sleeps:
+            self._wake_ticker.set()
 
     def _put(self, slot, arrays, sender):
         if slot.poison is not None:
@@ -181,13 +185,18 @@ class TritonPythonModel:
             self._slots.pop(key, None)
 
     def _tick_forever(self):
+        idle_ticks = 0
         while not self._closed:
-            self._work.wait()
+            time.sleep(_TICK_S)
             with self._lock:
                 self._tick(time.monotonic())
-                if not self._slots and not self._closed:
-                    self._work.clear()
-            time.sleep(_TICK_S)
+                idle_ticks = 0 if self._slots else idle_ticks + 1
+            if idle_ticks > _IDLE_TICKS:
+                self._ticker_sleeps = True
+                self._wake_ticker.wait()
+                self._wake_ticker.clear()
+                self._ticker_sleeps = False
+                idle_ticks = 0
 
     def _tick(self, now):
         for key, slot in list(self._slots.items()):

@@ -1,0 +1,49 @@
+"""Threads that make blocking calls: as many as there are calls at once, none before the first.
+
+A blocking call is sent and received by the thread that makes it. gRPC's futures and asyncio hand
+each step to another thread instead, which costs 0.2 to 0.5 ms a call, more for large tensors.
+"""
+
+import queue
+import threading
+
+# More calls than this at once wait for a thread.
+_MAX_THREADS = 512
+
+
+class Callers:
+    """Runs jobs at once, each in a thread of its own; threads are used again."""
+
+    def __init__(self):
+        self._jobs = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = []
+        self._free = 0
+        self._closed = False
+
+    def start(self, job, *arguments):
+        """Call `job(*arguments)` in another thread. The job must not raise."""
+        with self._lock:
+            self._free -= 1
+            if self._free < 0 and len(self._threads) < _MAX_THREADS:
+                self._free += 1
+                thread = threading.Thread(target=self._work, daemon=True)
+                self._threads.append(thread)
+                thread.start()
+        self._jobs.put((job, arguments))
+
+    def close(self, patience_s):
+        """End all threads; jobs that run are waited for, together at most `patience_s`."""
+        with self._lock:
+            threads = list(self._threads)
+        for _ in threads:
+            self._jobs.put(None)
+        for thread in threads:
+            thread.join(timeout=patience_s / len(threads))
+
+    def _work(self):
+        while (item := self._jobs.get()) is not None:
+            job, arguments = item
+            job(*arguments)
+            with self._lock:
+                self._free += 1
