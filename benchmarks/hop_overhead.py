@@ -7,8 +7,9 @@ weights are drawn at random: only times are looked at.
            components on their servers (Triton's own statistics: queue, input, inference, output)
   upload   time of sending the same tensor to a Triton Python model on the edge that reads its first
            element, with plain tritonclient
-  app      time of a request to the first component alone that returns one element (the part of
-           `hop` that any call from an app costs, with or without a plan)
+  app      time of a call of an app that moves nothing: one element to and from a Triton Python
+           model on the device. Both `hop` and `upload` contain one such call
+  net      hop minus app: what the plan adds to a call that an app makes anyway
 
 Requests to both are sent in turn in one run; medians are reported. Usage:
 
@@ -36,6 +37,7 @@ from rich.table import Table
 from tritier.deployment.client import TritonServer
 from tritier.deployment.deploy import deploy, find_addresses
 from tritier.deployment.lab import Lab
+from tritier.divider import Array
 from tritier.documents import Assignment, Plan, ServersSpec
 from tritier.graph import LoadedModel, load_model
 from tritier.repository import GenerateOptions, Repositories, write_files
@@ -43,7 +45,7 @@ from tritier.workflow import generate, plan_from_assignment
 
 SIZES_BYTES = (1_000, 10_000, 100_000, 1_000_000, 5_000_000, 10_000_000)
 _WARM_UP = 30
-_SINK = '''
+_SINK = """
 import triton_python_backend_utils as pb_utils
 
 class TritonPythonModel:
@@ -54,7 +56,7 @@ class TritonPythonModel:
             assert array.size
             responses.append(pb_utils.InferenceResponse([pb_utils.Tensor("first", array[:1])]))
         return responses
-'''
+"""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Row:
     plan_ms: float
     components_ms: float
     hop_ms: float
+    net_ms: float
     upload_ms: float
     app_ms: float
     plan_p90_ms: float
@@ -123,14 +126,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tritier-bench-") as name:
         folder = Path(name)
         lab = Lab(folder / "lab")
-        state = lab.up(spec, None)
+        lab.up(spec, None)
         try:
             rows = [
                 measure(lab, spec, folder, size, arguments.requests) for size in arguments.sizes
             ]
         finally:
             lab.down()
-    del state
     if arguments.json:
         sys.stdout.write(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
     else:
@@ -162,7 +164,7 @@ def measure(lab: Lab, spec: ServersSpec, folder: Path, size_bytes: int, requests
 
 
 def write_model(path: Path, elements: int) -> LoadedModel:
-    """x [1] -> make -> y [elements] -> shrink -> z [1]; drawn weights."""
+    """The model x [1] -> make -> y [elements] -> shrink -> z [1]; drawn weights."""
     weights = np.random.default_rng(0).random(elements, dtype=np.float32)
     graph = helper.make_graph(
         [
@@ -187,7 +189,8 @@ def show(rows: list[Row]) -> None:
     """The table."""
     console = Console(width=120)
     table = Table(title="one hop, device -> edge (measured, medians, ms)", title_justify="left")
-    for column in ("tensor", "plan", "components", "hop", "upload", "hop/upload", "app call", "n"):
+    columns = ("tensor", "plan", "components", "hop", "upload", "hop/upload", "app", "net", "n")
+    for column in columns:
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(
@@ -198,14 +201,13 @@ def show(rows: list[Row]) -> None:
             f"{row.upload_ms:.2f}",
             f"{row.ratio:.2f}",
             f"{row.app_ms:.2f}",
+            f"{row.net_ms:.2f}",
             str(row.n),
         )
     console.print(table)
 
 
-def _time(
-    calls: Calls, plan: Plan, urls: dict[str, str], size_bytes: int, requests: int
-) -> Row:
+def _time(calls: Calls, plan: Plan, urls: dict[str, str], size_bytes: int, requests: int) -> Row:
     for _ in range(_WARM_UP):
         calls.plan_ms(), calls.upload_ms(), calls.app_ms()
     before = _service_ns(plan, urls)
@@ -222,6 +224,7 @@ def _time(
         plan_ms=plan_ms,
         components_ms=components_ms,
         hop_ms=plan_ms - components_ms,
+        net_ms=plan_ms - components_ms - statistics.median(apps),
         upload_ms=statistics.median(uploads),
         app_ms=statistics.median(apps),
         plan_p90_ms=statistics.quantiles(plans, n=10)[-1],
@@ -239,7 +242,7 @@ def _service_ns(plan: Plan, urls: dict[str, str]) -> dict[str, tuple[int, int]]:
 
 
 def _timed_ms(
-    client: triton.InferenceServerClient, model: str, name: str, array: np.ndarray, output: str
+    client: triton.InferenceServerClient, model: str, name: str, array: Array, output: str
 ) -> float:
     started = time.perf_counter()
     item = triton.InferInput(name, list(array.shape), "FP32")

@@ -75,8 +75,8 @@ HELD_OUT: tuple[Photograph, ...] = (
 )
 """Used by the evaluation and the demo only."""
 
-DEMO: Photograph = HELD_OUT[0]
-"""The photograph of the demo: in colour, 640x427. Reduced by 3 it is 213x142, which fits into
+DEMO: Photograph = HELD_OUT[1]
+"""The photograph of the demo: in colour, 512x512. Reduced by 3 it is 170x170, which fits into
 one tile of 224x224 with the context the network needs; see ``tiling``."""
 
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tritier.errors import InputError
@@ -78,11 +78,14 @@ def _swap(fresh: Path, path: Path) -> None:
         os.replace(fresh, path)
         return
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.old-", dir=path.parent))
-    os.replace(path, aside / "tree")
     try:
-        os.replace(fresh, path)
-    except OSError:
-        os.replace(aside / "tree", path)
-        raise
+        os.replace(path, aside / "tree")
+        try:
+            os.replace(fresh, path)
+        except BaseException:
+            os.replace(aside / "tree", path)
+            raise
+        shutil.rmtree(aside / "tree", ignore_errors=True)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        with suppress(OSError):  # it still holds the old folder if that could not come back
+            aside.rmdir()

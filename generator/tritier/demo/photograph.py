@@ -9,6 +9,7 @@ import importlib
 import sys
 from typing import Any
 
+from tritier.demo.picture import Picture
 from tritier.divider import Array
 from tritier.errors import ServerError
 from tritier.resources import example_dir
@@ -32,20 +33,24 @@ class Photograph:
         tiles, self._grid = self._tiling.split(self._photographs.to_unit(low))
         return tiles  # type: ignore[no-any-return]
 
-    def joined(self, answers: Array) -> Array:
-        """RGB picture of the answers, float32 `(tiles, 1, 672, 672)`."""
-        luminance = self._photographs.to_uint8(self._tiling.join(answers, self._grid))
+    def joined(self, answers: Array) -> Picture:
+        """Luminance `(h, w)` of the answers, float32 `(tiles, 1, 672, 672)`."""
+        joined = self._tiling.join(answers, self._grid)
+        return self._photographs.to_uint8(joined)  # type: ignore[no-any-return]
+
+    def bicubic(self) -> Picture:
+        """The baseline: the small luminance enlarged by bicubic interpolation, `(h, w)`."""
+        low = self._photographs.luminance(self.low)
+        return self._photographs.enlarge_bicubic(low)  # type: ignore[no-any-return]
+
+    def coloured(self, luminance: Picture) -> Picture:
+        """A luminance with the colours of the small picture, RGB `(h, w, 3)`."""
         return self._photographs.recolour(self.low, luminance)  # type: ignore[no-any-return]
 
-    def bicubic(self) -> Array:
-        """The baseline: the small picture enlarged by bicubic interpolation, RGB."""
-        return self._photographs.enlarge_bicubic(self.low)  # type: ignore[no-any-return]
-
-    def psnr_db(self, picture: Array) -> float:
-        """Peak signal-to-noise ratio of a picture's luminance against the original's, in dB."""
-        luminance = self._photographs.luminance
-        score = self._evaluate.score(luminance(picture), luminance(self.original))
-        return float(score.psnr)
+    def psnr_db(self, luminance: Picture) -> float:
+        """Peak signal-to-noise ratio against the original's luminance, in dB."""
+        original = self._photographs.luminance(self.original)
+        return float(self._evaluate.score(luminance, original).psnr)
 
 
 def _example_modules() -> tuple[Any, Any, Any]:

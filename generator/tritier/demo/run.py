@@ -155,18 +155,14 @@ def _measure(
     answer, times = _time_requests(plan, entry, tiles, requests, report)
     after = _service_times(plan, addresses)
     report("writing the picture")
-    enlarged = photograph.joined(answer)
-    panels = {
-        "bicubic": photograph.bicubic(),
-        "split network": enlarged,
-    }
-    psnr_db = {name: photograph.psnr_db(pixels) for name, pixels in panels.items()}
+    enlarged = {"bicubic": photograph.bicubic(), "split network": photograph.joined(answer)}
+    psnr_db = {name: photograph.psnr_db(luminance) for name, luminance in enlarged.items()}
+    panels = [
+        Panel(f"{name}, {psnr_db[name]:.2f} dB PSNR", photograph.coloured(luminance))
+        for name, luminance in enlarged.items()
+    ]
     picture = output / "super_resolution.png"
-    write_picture(
-        [Panel(f"{n}, {psnr_db[n]:.2f} dB PSNR", p) for n, p in panels.items()]  # type: ignore[arg-type]
-        + [Panel("original", photograph.original)],
-        picture,
-    )
+    write_picture([*panels, Panel("original", photograph.original)], picture)
     return DemoResult(
         plan=plan,
         verdicts=verdicts,
@@ -191,7 +187,7 @@ def _time_requests(
     answer = None
     try:
         for number in range(-_WARM_UP, requests):
-            report(f"request {max(number + 1, 0)} of {requests}")
+            report(f"request {number + 1} of {requests}" if number >= 0 else "warm-up request")
             for model in models:
                 started = time.perf_counter()
                 result = infer(client, model, {name: tiles})[output]

@@ -4,6 +4,7 @@ from tritier.divider.batch import decide_batching
 from tritier.divider.compare import Comparison, Difference
 from tritier.divider.cut import SubModel, check_against_model, cut_model
 from tritier.divider.run import Array, Arrays, Chain, Optimisation, WholeModel, random_inputs
+from tritier.divider.scalars import wrap_scalars
 
 __all__ = [
     "Array",
@@ -18,4 +19,5 @@ __all__ = [
     "cut_model",
     "decide_batching",
     "random_inputs",
+    "wrap_scalars",
 ]

@@ -24,18 +24,20 @@ def batch_symbol(plan: Plan) -> tuple[str | None, str]:
     leading = {tensor.id: tensor.shape[0] if tensor.shape else None for tensor in plan.tensors}
     first = leading[plan.inputs[0]]
     name = plan.tensor(plan.inputs[0]).name
+    if first is None:
+        return None, f"input '{name}' is a scalar"
     if not isinstance(first, str) or first == "?":
-        return None, f"input '{name}' has the fixed leading size {first}"
+        kind = "an unknown leading size" if first == "?" else f"the fixed leading size {first}"
+        return None, f"input '{name}' has {kind}"
     for tensor in plan.tensors:
+        if len(tensor.shape) == 1:
+            return None, f"'{tensor.name}' has no dimension besides the batch"
         if leading[tensor.id] != first:
             found = leading[tensor.id]
             return None, (
                 f"the leading size of '{tensor.name}' is "
                 f"{'missing' if found is None else repr(found)}, not '{first}'"
             )
-        if len(tensor.shape) == 1:
-            # Triton has no dims of length 0 beside the batch: apps would meet another shape.
-            return None, f"'{tensor.name}' has no dimension beside the leading one"
     return first, ""
 
 

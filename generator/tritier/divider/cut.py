@@ -1,18 +1,20 @@
 """Cut a model into the sub-models of a plan.
 
 A sub-model holds the layers of a component, in the model's order, and the initializers and constant
-nodes that they use, nothing else. Its inputs and outputs have the safe names of the plan (`t12`).
+nodes that they use, nothing else. Its inputs and outputs have the safe names of the plan (`t12`); a
+scalar among them has the shape [1].
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import onnx
 from onnx import helper
 
 import tritier
+from tritier.divider.rename import fresh_names, names_of_bodies, renamed_node
+from tritier.divider.scalars import wrap_scalars
 from tritier.documents import Component, Plan, PlanTensor
 from tritier.errors import InputError
 from tritier.graph import ELEMENT_TYPES, LayerGraph, free_names
@@ -125,10 +127,10 @@ class _Cutter:
         rename = {tensor.name: tensor.id for tensor in tensors}
         ids = set(rename.values())
         inside = {name for node in nodes for name in (*free_names(node), *node.output) if name}
-        defined = {name for node in nodes for name in _names_of_bodies(node)}
+        defined = {name for node in nodes for name in names_of_bodies(node)}
         taken = inside | ids | defined
-        rename |= _fresh_names(sorted((inside & ids) - set(rename)), taken)
-        return rename, _fresh_names(sorted(defined & ids), taken)
+        rename |= fresh_names(sorted((inside & ids) - set(rename)), taken)
+        return rename, fresh_names(sorted(defined & ids), taken)
 
     def _finish(self, component: Component, graph: onnx.GraphProto) -> bytes:
         sub = helper.make_model(
@@ -140,6 +142,7 @@ class _Cutter:
             ir_version=max(self._model.ir_version, 4),
             functions=self._model.functions,
         )
+        wrap_scalars(sub)
         data = sub.SerializeToString(deterministic=True)
         try:
             onnx.checker.check_model(data if len(data) < onnx.checker.MAXIMUM_PROTOBUF else sub)
@@ -148,62 +151,6 @@ class _Cutter:
                 f"component {component.id} can't be cut out: {str(error).splitlines()[0]}"
             ) from None
         return data
-
-
-def renamed_node(
-    node: onnx.NodeProto, rename: Mapping[str, str], of_bodies: Mapping[str, str]
-) -> onnx.NodeProto:
-    """A copy of the node that reads and writes under other names, in its sub-graphs too.
-
-    Where a sub-graph defines a name, `of_bodies` holds for it, and `rename` does not.
-    """
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    _rename_in_place(copy, rename, of_bodies)
-    return copy
-
-
-def _rename_in_place(
-    node: onnx.NodeProto, rename: Mapping[str, str], of_bodies: Mapping[str, str]
-) -> None:
-    for names in (node.input, node.output):
-        for index, name in enumerate(names):
-            names[index] = rename.get(name, name)
-    for attribute in node.attribute:
-        for graph in [attribute.g] if attribute.HasField("g") else list(attribute.graphs):
-            own = {v.name for v in graph.input} | {t.name for t in graph.initializer}
-            own |= {name for inner in graph.node for name in inner.output}
-            here = {old: new for old, new in rename.items() if old not in own}
-            here |= {name: of_bodies[name] for name in own if name in of_bodies}
-            for inner in graph.node:
-                _rename_in_place(inner, here, of_bodies)
-            for value in (*graph.input, *graph.value_info, *graph.output):
-                value.name = here.get(value.name, value.name)
-            for tensor in graph.initializer:
-                tensor.name = here.get(tensor.name, tensor.name)
-
-
-def _fresh_names(names: Iterable[str], taken: set[str]) -> dict[str, str]:
-    """A new name for each of `names`, all different from `taken`, to which they are added."""
-    found = {}
-    for name in names:
-        fresh = name + "_"
-        while fresh in taken:
-            fresh += "_"
-        taken.add(fresh)
-        found[name] = fresh
-    return found
-
-
-def _names_of_bodies(node: onnx.NodeProto) -> Iterable[str]:
-    """Every name that the sub-graphs of a node define."""
-    for attribute in node.attribute:
-        for graph in [attribute.g] if attribute.HasField("g") else list(attribute.graphs):
-            yield from (v.name for v in graph.input)
-            yield from (t.name for t in graph.initializer)
-            for inner in graph.node:
-                yield from inner.output
-                yield from _names_of_bodies(inner)
 
 
 def _value(tensor: PlanTensor) -> onnx.ValueInfoProto:

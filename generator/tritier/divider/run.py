@@ -77,14 +77,15 @@ class Chain:
 
     def run(self, inputs: Mapping[str, Array]) -> Arrays:
         """Outputs by name; raises InputError when ONNX Runtime refuses the inputs."""
-        values = {t: inputs[self._plan.tensor(t).name] for t in self._plan.inputs}
+        values = {t: np.atleast_1d(inputs[self._plan.tensor(t).name]) for t in self._plan.inputs}
         for component in self._plan.components:
             outputs = list(component.outputs)
             feed = {t: values[t] for t in component.inputs}
             session = self._sessions[component.id]
             results = _run(session, outputs, feed, f"component {component.id}")
             values.update(zip(outputs, results, strict=True))
-        return {self._plan.tensor(t).name: values[t] for t in self._plan.outputs}
+        tensors = [self._plan.tensor(t) for t in self._plan.outputs]
+        return {t.name: values[t.id] if t.shape else values[t.id].reshape(()) for t in tensors}
 
 
 def random_inputs(

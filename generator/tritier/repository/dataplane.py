@@ -121,7 +121,7 @@ class _Builder:
 
     def _put_model(self, put: Put) -> TritonModel:
         from_entry = put.source == self._routes.entry
-        parameters = self._remote_parameters(put.target, put.producer, self._mailbox)
+        parameters = self._remote_parameters(put.source, put.target, put.producer, self._mailbox)
         return TritonModel(
             server=put.source,
             name=self._put_name(put),
@@ -138,7 +138,7 @@ class _Builder:
         staged = routes.needs_stage(component)
         target = f"{self._prefix}{component.id}" + ("__stage" if staged else "")
         tokens = [_flag(name) for name in self._tokens(component)]
-        parameters = self._remote_parameters(component.server, component.id, target)
+        parameters = self._remote_parameters(routes.entry, component.server, component.id, target)
         if tokens:
             parameters["ordering"] = json.dumps([token.name for token in tokens])
         returned = self._tensors(routes.returned(component))
@@ -153,7 +153,10 @@ class _Builder:
             comment=f"Calls component {component.id} on server '{component.server}'",
         )
 
-    def _remote_parameters(self, server: str, component: str, model: str) -> dict[str, str]:
+    def _remote_parameters(
+        self, on: str, server: str, component: str, model: str
+    ) -> dict[str, str]:
+        """Parameters of a proxy on one server that calls another."""
         parameters = {
             "server": server,
             "component": component,
@@ -164,10 +167,15 @@ class _Builder:
         url = self._plan.server(server).url
         if url is not None:
             parameters["url"] = url
-        mailboxes = [
-            [name, self._plan.server(name).url or "", self._mailbox]
-            for name in self._routes.mailbox_servers()
-        ]
+        # The entry knows of every failure, of calls and of the puts within them.
+        mailboxes = (
+            []
+            if on != self._routes.entry
+            else [
+                [name, self._plan.server(name).url or "", self._mailbox]
+                for name in self._routes.mailbox_servers()
+            ]
+        )
         if mailboxes:
             parameters["poison"] = json.dumps(mailboxes)
         return parameters

@@ -131,18 +131,12 @@ def parse_config(text: str, name: str) -> Any:
 
 def _row(tensor: TritonTensor, model: TritonModel) -> dict[str, str]:
     shape = tensor.shape[1:] if model.max_batch_size else tensor.shape
-    extra = ""
-    if not shape:
-        # Triton has no dims of length 0: a scalar travels as one element, the ONNX model gets it
-        # reshaped. Ensembles and Python models see the one element.
-        extra += " reshape { shape: [ ] }" if model.kind in ("component", "whole") else ""
-    if tensor.optional:
-        extra += " optional: true"
     return {
         "name": tensor.name,
         "type": TRITON_TYPES[tensor.dtype],
+        # Triton has no dims of length 0: a scalar is a vector of one element in every sub-model.
         "dims": ", ".join(str(d) if isinstance(d, int) else "-1" for d in shape or (1,)),
-        "extra": extra,
+        "extra": " optional: true" if tensor.optional else "",
     }
 
 

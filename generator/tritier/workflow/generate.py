@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
+
 import tritier
-from tritier.divider import Chain, check_against_model, cut_model, decide_batching
+from tritier.divider import Chain, check_against_model, cut_model, decide_batching, wrap_scalars
 from tritier.documents import Batching, Plan
 from tritier.errors import InputError
 from tritier.graph import LayerGraph, LoadedModel, build_layer_graph, load_model
@@ -26,7 +28,7 @@ def generate(
     models = _sub_models(plan, model, graph, pool)
     Chain(plan, models, "disabled")  # each sub-model is one that ONNX Runtime loads
     batching = decide_batching(plan, models, options.max_batch_size, options.dims)
-    whole = model.path.read_bytes() if options.with_whole else None
+    whole = _whole(model) if options.with_whole else None
     return generate_files(plan, models, whole, batching, options), batching
 
 
@@ -52,6 +54,15 @@ def model_of_plan(plan: Plan, path: Path | None, pool: Pool, scratch: Path) -> L
     copy = scratch / f"{plan.model.name}.onnx"
     copy.write_bytes(data)
     return load_model(copy)
+
+
+def _whole(model: LoadedModel) -> bytes:
+    """The uncut model as it is served: as it is, but for scalars at its border."""
+    wrapped = onnx.ModelProto()
+    wrapped.CopyFrom(model.proto)
+    if wrap_scalars(wrapped):
+        return wrapped.SerializeToString(deterministic=True)
+    return model.path.read_bytes()
 
 
 def _sub_models(

@@ -1,0 +1,124 @@
+"""Small ONNX models as text, and the way from such a text to a plan and its files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import onnx
+import onnx.parser
+
+from tritier.divider import Array, Arrays, Chain, WholeModel
+from tritier.documents import Assignment, Batching, Manifest, Plan, ServersSpec
+from tritier.graph import LayerGraph, LoadedModel, build_layer_graph, load_model
+from tritier.repository import GenerateOptions
+from tritier.workflow import generate, plan_from_assignment
+
+HEADER = '<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>\n'
+MEAN_SHIFT = """
+    g (float[N,4] x) => (float[N,4] y) {
+      [relu] h = Relu(x)
+      [mean] m = ReduceMean<axes = [0]>(h)
+      [sub] y = Sub(h, m)
+    }
+"""
+
+
+def parse(text: str) -> onnx.ModelProto:
+    """The model of a text `g (inputs) => (outputs) { [layer name] out = Op(in) ... }`."""
+    return onnx.parser.parse_model(HEADER + text)
+
+
+def save(folder: Path, model: str | onnx.ModelProto, name: str = "m") -> Path:
+    """Write a model as `<name>.onnx`."""
+    proto = parse(model) if isinstance(model, str) else model
+    path = folder / f"{name}.onnx"
+    path.write_bytes(proto.SerializeToString(deterministic=True))
+    return path
+
+
+def load(folder: Path, model: str | onnx.ModelProto, name: str = "m") -> LoadedModel:
+    """Write a model and read it back as a user's file."""
+    return load_model(save(folder, model, name))
+
+
+def layers_of(model: str | onnx.ModelProto) -> LayerGraph:
+    """The layer graph of a model."""
+    return build_layer_graph(parse(model) if isinstance(model, str) else model)
+
+
+def spec(names: str = "abc") -> ServersSpec:
+    """Servers with one letter each; the first is the entry."""
+    servers = [
+        {"name": name, "tier": "edge", "entry": index == 0, "url": f"{name}:8001"}
+        for index, name in enumerate(names)
+    ]
+    return ServersSpec.from_data({"servers": servers})
+
+
+@dataclass(frozen=True)
+class Split:
+    """A model, a plan and what was generated from them."""
+
+    model: LoadedModel
+    plan: Plan
+    files: dict[str, bytes]
+    batching: Batching
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The generated manifest."""
+        return Manifest.from_data(json.loads(self.files["manifest.json"]))
+
+    @cached_property
+    def sub_models(self) -> dict[str, bytes]:
+        """Component -> generated ONNX model."""
+        return {
+            model.component: self.files[f"{model.server}/{model.name}/1/model.onnx"]
+            for model in self.manifest.models
+            if model.kind == "component" and model.component is not None
+        }
+
+    def sub_model(self, component: str) -> onnx.ModelProto:
+        """The generated ONNX model of a component."""
+        return onnx.load_model_from_string(self.sub_models[component])
+
+    def run_both(self, inputs: Mapping[str, Array]) -> tuple[Arrays, Arrays]:
+        """Outputs of (whole model, chained sub-models), without graph optimisations."""
+        whole = WholeModel(self.model.proto.SerializeToString(), "disabled").run(inputs)
+        return whole, Chain(self.plan, self.sub_models, "disabled").run(inputs)
+
+
+def split(
+    folder: Path,
+    model: str | onnx.ModelProto,
+    where: Mapping[str, str],
+    servers: ServersSpec | None = None,
+    options: GenerateOptions | None = None,
+) -> Split:
+    """Everything from a model to its files; `where` maps layer names or patterns to servers."""
+    return split_loaded(load(folder, model), where, servers or spec(), options)
+
+
+def split_loaded(
+    model: LoadedModel,
+    where: Mapping[str, str],
+    servers: ServersSpec,
+    options: GenerateOptions | None = None,
+) -> Split:
+    """The same for a model that is loaded already."""
+    plan = plan_from_assignment(model, Assignment(layers=dict(where)), servers)
+    files, batching = generate(plan, model, options or GenerateOptions())
+    return Split(model, plan, files, batching)
+
+
+def assert_same_bits(whole: Mapping[str, Array], parts: Mapping[str, Array]) -> None:
+    """Fail unless both have the same names, types, shapes and bytes (NaN payloads, -0.0 too)."""
+    assert whole.keys() == parts.keys()
+    for name, array in whole.items():
+        other = parts[name]
+        assert (array.dtype, array.shape) == (other.dtype, other.shape), name
+        assert array.tobytes() == other.tobytes(), name
