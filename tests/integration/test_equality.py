@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import tritonclient.grpc as triton
 
 from tests.integration.conftest import Bench, peer_plan, random_plan
 from tests.integration.light import write_light_model
 from tritier.divider import WholeModel
-from tritier.graph import LoadedModel, load_model
+from tritier.graph import LoadedModel, build_layer_graph, load_model
 from tritier.repository import GenerateOptions
-from tritier.workflow import gather_inputs, infer, verify_live
+from tritier.workflow import gather_inputs, infer, plan_from_placement, verify_live
 
 pytestmark = pytest.mark.integration
 _SEEDS = range(20)
@@ -86,8 +87,6 @@ def test_a_plan_of_one_server(bench: Bench, espcn: LoadedModel) -> None:
 
 
 def test_scalars_and_shapes_cross_between_servers(bench: Bench, tmp_path: Path) -> None:
-    import onnx
-
     text = """
       <ir_version: 8, opset_import: ["" : 17]>
       agraph (float[N, 4] x) => (float y, int64[2] s, float[K] z) {
@@ -111,6 +110,38 @@ def test_scalars_and_shapes_cross_between_servers(bench: Bench, tmp_path: Path) 
         exact = repos.manifest.tolerances[0]
         verdict = verify_live(repos, model, inputs, exact, at.urls["device"])
         assert {d.output: d.max_abs for d in verdict.differences} == {"y": 0, "s": 0, "z": 0}
+
+
+def test_apps_may_ask_for_some_of_the_outputs(bench: Bench, tmp_path: Path) -> None:
+    text = """
+      <ir_version: 8, opset_import: ["" : 17]>
+      agraph (float[4] x) => (float[4] a, float[4] b, float[4] c) {
+        u = Exp (x)
+        a = Neg (u)
+        v = Add (u, u)
+        b = Relu (v)
+        c = Mul (x, x)
+      }
+    """
+    path = tmp_path / "outputs.onnx"
+    onnx.save(onnx.parser.parse_model(text), str(path))
+    model = load_model(path)
+    graph = build_layer_graph(model.proto)
+    servers = ["edge", "edge", "cloud", "cloud", "device"]
+    server_of = {layer.name: s for layer, s in zip(graph.layers, servers, strict=True)}
+    plan = plan_from_placement(model, graph, server_of, bench.spec)
+    x = np.linspace(0, 1, 4, dtype=np.float32)
+    whole = WholeModel(path, "disabled").run({"x": x})
+    with bench.deployed(plan, model, GenerateOptions(deadline_ms=2000)) as (_, at):
+        client = triton.InferenceServerClient(at.urls["device"])
+        item = triton.InferInput("x", [4], "FP32")
+        item.set_data_from_numpy(x)
+        for wanted in (["a"], ["b"], ["c"], ["a", "b"], ["b", "c"], ["a", "b", "c"]):
+            outputs = [triton.InferRequestedOutput(name) for name in wanted]
+            answer = client.infer("outputs", [item], outputs=outputs, client_timeout=10)
+            for name in wanted:
+                assert np.array_equal(answer.as_numpy(name), whole[name]), (wanted, name)
+        client.close()
 
 
 def test_wrong_inputs_get_an_error_not_an_answer(bench: Bench, espcn: LoadedModel) -> None:

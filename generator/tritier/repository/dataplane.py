@@ -45,6 +45,7 @@ class _Builder:
         remote = [c for c in self._plan.components if c.server != routes.entry]
         models += [self._stage(c) for c in remote if routes.needs_stage(c)]
         models += [self._call(c) for c in remote]
+        models += [self._fetch(c) for c in remote if routes.fetched(c)]
         if routes.puts:
             models.append(self._key_model())
         if self._options.with_whole:
@@ -86,7 +87,7 @@ class _Builder:
 
     def _mailbox_model(self, server: str) -> TritonModel:
         tensors = self._routes.mailbox_tensors(server)
-        takes = {t: len(self._routes.takers(t, server)) for t in tensors}
+        takes = {t: self._routes.takes(t, server) for t in tensors}
         return TritonModel(
             server=server,
             name=self._mailbox,
@@ -151,6 +152,22 @@ class _Builder:
             outputs=returned or (_flag(SENT),),
             parameters=parameters,
             comment=f"Calls component {component.id} on server '{component.server}'",
+        )
+
+    def _fetch(self, component: Component) -> TritonModel:
+        entry = self._routes.entry
+        token = f"{SENT}_{component.id}"
+        parameters = self._remote_parameters(entry, component.server, component.id, self._mailbox)
+        return TritonModel(
+            server=entry,
+            name=f"{self._prefix}{component.id}__fetch",
+            kind="remote",
+            component=component.id,
+            inputs=(_KEY_TENSOR, _flag(token)),
+            outputs=self._tensors(self._routes.fetched(component)),
+            # A mailbox gives what it is asked for; a call without names asks for all.
+            parameters={**parameters, "ordering": json.dumps([token]), "name_outputs": "true"},
+            comment=f"Takes what component {component.id} has for the entry from its mailbox",
         )
 
     def _remote_parameters(
@@ -236,6 +253,8 @@ class _Builder:
         steps += [self._entry_put_step(put, names) for put in routes.puts_of(GENERATOR)]
         for component in plan.components:
             steps.append(self._entry_step(component, names))
+            if component.server != routes.entry and routes.fetched(component):
+                steps.append(self._fetch_step(component, names))
             if component.server == routes.entry:
                 steps += [self._entry_put_step(p, names) for p in routes.puts_of(component.id)]
         return TritonModel(
@@ -262,6 +281,14 @@ class _Builder:
             f"{self._prefix}{component.id}__call",
             inputs | {name: names[token] for name, token in self._tokens(component).items()},
             returned or {SENT: names[_call_token(component.id)]},
+        )
+
+    def _fetch_step(self, component: Component, names: dict[str, str]) -> Step:
+        token = _call_token(component.id)
+        return Step(
+            f"{self._prefix}{component.id}__fetch",
+            {KEY: names[KEY], f"{SENT}_{component.id}": names[token]},
+            {t: names[t] for t in self._routes.fetched(component)},
         )
 
     def _entry_put_step(self, put: Put, names: dict[str, str]) -> Step:

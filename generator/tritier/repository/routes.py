@@ -1,13 +1,19 @@
 """How each tensor travels from the component that makes it to those that need it.
 
-A tensor between two components takes one of four ways:
+A tensor between two components takes one of five ways:
 
   local    both on the entry: a tensor of the entry ensemble
   call     the entry owns it and one component on server h needs it: an input of that one's call
   back     the entry needs it: an output of the producer's call
+  fetch    the entry needs it, but so do others, on other servers, from the same producer, and apps
+           may ask for some of the model's outputs only: out of the mailbox of the producer's server
   mailbox  all else: put into the mailbox of server h, once, however many components there take it
 
-so that it crosses each link at most once (rule R3).
+The fetch is there because Triton leaves out the steps of an ensemble that lead to no output that
+was asked for. A call whose every output was left out would not be made, and those who wait for its
+puts would wait in vain.
+
+So a tensor crosses each link at most once (rule R3).
 """
 
 from __future__ import annotations
@@ -38,6 +44,7 @@ class Routes:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self.entry = plan.entry.name
+        self._components = {c.id: c for c in plan.components}
         self._server = {c.id: c.server for c in plan.components}
         self._producer = {t: c.id for c in plan.components for t in c.outputs}
         self.puts = self._find_puts()
@@ -69,6 +76,25 @@ class Routes:
 
     def returned(self, component: Component) -> list[str]:
         """What a remote component's call brings back to the entry."""
+        return [] if self.fetched(component) else self._needed_on_entry(component)
+
+    def fetched(self, component: Component) -> list[str]:
+        """What the entry fetches from the mailbox of a remote component's server."""
+        if len(self._plan.outputs) == 1:
+            return []
+        remote = [server.name for server in self._plan.servers if server.name != self.entry]
+        feeds = any(self.takers(t, server) for t in component.outputs for server in remote)
+        return self._needed_on_entry(component) if feeds else []
+
+    def takes(self, tensor: str, server: str) -> int:
+        """How often the tensor is taken from the mailbox of a server."""
+        takers = len(self.takers(tensor, server))
+        producer = self._components.get(self.producer(tensor))
+        if producer is None or producer.server != server:
+            return takers
+        return takers + (tensor in self.fetched(producer))
+
+    def _needed_on_entry(self, component: Component) -> list[str]:
         return [
             t for t in component.outputs if t in self._plan.outputs or self.takers(t, self.entry)
         ]
@@ -101,8 +127,8 @@ class Routes:
         return tuple(puts)
 
     def _goes_by_mailbox(self, tensor: str, source: str, target: str) -> bool:
-        takers = self.takers(tensor, target)
-        return len(takers) > 1 if source == self.entry else bool(takers)
+        takes = self.takes(tensor, target)
+        return takes > 1 if source == self.entry else takes > 0
 
     def _made(self) -> Iterable[tuple[str, tuple[str, ...]]]:
         yield GENERATOR, self._plan.inputs

@@ -12,6 +12,7 @@ is configured by the parameters of its config.pbtxt:
                                (microseconds) shortens it
   poison                       JSON list of [server, url, mailbox model]: mailboxes that wait for
                                what this call produces and must hear of its failure
+  name_outputs                 "true" for a model that answers just the outputs that it is asked for
   ordering                     JSON list of inputs that only make this call wait for another step;
                                they are not sent on
 
@@ -73,6 +74,7 @@ class TritonPythonModel:
         ordering = json.loads(parameters.get("ordering", "[]"))
         self._inputs = [t["name"] for t in config["input"] if t["name"] not in ordering]
         self._outputs = [t["name"] for t in config["output"]]
+        self._names_outputs = parameters.get("name_outputs") == "true"
         self._answers_when_sent = self._outputs == ["sent"]
         peers = _peers_of_environment()
         self._channel, self._call = _open(_url(self._server, parameters.get("url"), peers))
@@ -111,10 +113,11 @@ class TritonPythonModel:
         arrays = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         inputs = [(name, arrays[name]) for name in self._inputs if name in arrays]
         budget_s = min(self._deadline_s, request.timeout() / 1e6 or self._deadline_s)
-        # No outputs are named, so that all are asked for: Triton leaves out the steps of an ensemble
-        # whose outputs nobody wants, and the puts of a stage have only acknowledgements.
+        # As a rule no outputs are named, which asks for all: Triton leaves out the steps of an
+        # ensemble whose outputs nobody wants, and the puts of a stage have only acknowledgements.
+        outputs = request.requested_output_names() if self._names_outputs else []
         message = wire.encode_request(
-            self._model_name, inputs, [], request.request_id(), int(budget_s * 1e6)
+            self._model_name, inputs, outputs, request.request_id(), int(budget_s * 1e6)
         )
         key = np.array(arrays["key"]) if "key" in arrays else None
         # Sending starts here, so that it goes on while the other thread wakes up.
