@@ -42,15 +42,23 @@ def is_tensor(name: str) -> bool:
 
 
 def crossings(configs: Configs) -> Counter[Crossing]:
-    """How often each (tensor, from, to) is carried by some proxy, in one request."""
+    """How often each (tensor, from, to) is carried by some proxy, in one request.
+
+    What comes back is what the proxy asks for, or else all that the other model has to give; a
+    mailbox answers a put with an acknowledgement.
+    """
     found: Counter[Crossing] = Counter()
     for (server, _), config in configs.items():
         if not is_remote(config):
             continue
-        target = parameters(config)["server"]
-        ordering = json.loads(parameters(config).get("ordering", "[]"))
+        settings = parameters(config)
+        target = settings["server"]
+        named = settings.get("name_outputs") == "true"
+        asks_for_all = not named and not settings["model_name"].endswith("__mailbox")
+        answer = configs[target, settings["model_name"]] if asks_for_all else config
+        ordering = json.loads(settings.get("ordering", "[]"))
         found.update((t.name, server, target) for t in config.input if t.name not in ordering)
-        found.update((t.name, target, server) for t in config.output)
+        found.update((t.name, target, server) for t in answer.output)
     return Counter({row: count for row, count in found.items() if is_tensor(row[0])})
 
 

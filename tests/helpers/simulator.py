@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,16 +59,20 @@ class Simulation:
         self._sending: set[asyncio.Task[Arrays]] = set()
         self.crossed: Counter[Crossing] = Counter()
 
-    def infer(self, server: str, model: str, inputs: Mapping[str, Array]) -> Arrays:
-        """One request of an app."""
-        return asyncio.run(self._infer(server, model, dict(inputs)))
+    def infer(
+        self, server: str, model: str, inputs: Mapping[str, Array], outputs: Sequence[str] = ()
+    ) -> Arrays:
+        """One request of an app, for some outputs or for all."""
+        return asyncio.run(self._infer(server, model, dict(inputs), outputs))
 
     def left_over(self) -> list[str]:
         """Tensors that still lie in mailboxes."""
         return [name for box in self._mailboxes.values() for name in box.tensors]
 
-    async def _infer(self, server: str, model: str, inputs: Arrays) -> Arrays:
-        task = asyncio.ensure_future(self._call(server, model, inputs))
+    async def _infer(
+        self, server: str, model: str, inputs: Arrays, wanted: Sequence[str]
+    ) -> Arrays:
+        task = asyncio.ensure_future(self._call(server, model, inputs, wanted))
         await self._until_idle(task)
         answer = await task
         for sending in list(self._sending):
@@ -93,7 +97,10 @@ class Simulation:
             for waiting in box.waiting
         ]
 
-    async def _call(self, server: str, model: str, inputs: Arrays) -> Arrays:
+    async def _call(
+        self, server: str, model: str, inputs: Arrays, wanted: Sequence[str] = ()
+    ) -> Arrays:
+        """Outputs of a model; `wanted` are the names that were asked for, none for all."""
         config = self.configs[server, model]
         self._progress += 1
         for tensor in config.input:
@@ -102,24 +109,30 @@ class Simulation:
             elif not tensor.optional:
                 raise BadTensor(f"{server}/{model}: input '{tensor.name}' is missing")
         if config.platform == "ensemble":
-            outputs = await self._ensemble(server, config, inputs)
+            outputs = await self._ensemble(server, config, inputs, wanted)
         elif config.backend == "onnxruntime":
             outputs = self._run_onnx(server, config, inputs)
         elif is_remote(config):
             outputs = await self._remote(server, config, inputs)
         elif model.endswith("__mailbox"):
-            return await self._mailbox(server, config, inputs)  # some outputs only
+            if set(inputs) == {"key"}:
+                return await self._take(server, config, inputs["key"], list(wanted))
+            return self._put(server, config, inputs)
         else:
             self._keys += 1
             outputs = {"key": np.array([self._keys, 0], dtype=np.uint64)}
         for tensor in config.output:
-            _check(config, tensor, outputs[tensor.name])
+            if tensor.name in outputs:
+                _check(config, tensor, outputs[tensor.name])
         self._progress += 1
         return outputs
 
-    async def _ensemble(self, server: str, config: Any, inputs: Arrays) -> Arrays:
+    async def _ensemble(
+        self, server: str, config: Any, inputs: Arrays, wanted: Sequence[str]
+    ) -> Arrays:
         loop = asyncio.get_running_loop()
-        steps = config.ensemble_scheduling.step
+        wanted = wanted or [tensor.name for tensor in config.output]
+        steps = _steps_for(config, wanted)
         names = set(inputs) | {name for step in steps for name in step.output_map.values()}
         values: dict[str, asyncio.Future[Array]] = {name: loop.create_future() for name in names}
         for name, array in inputs.items():
@@ -130,15 +143,11 @@ class Simulation:
         finally:
             for task in tasks:
                 task.cancel()
-        return {tensor.name: values[tensor.name].result() for tensor in config.output}
+        return {name: values[name].result() for name in wanted}
 
     async def _step(self, server: str, step: Any, values: dict[str, asyncio.Future[Array]]) -> None:
         inputs = {name: await values[source] for name, source in step.input_map.items()}
-        if step.model_name.endswith("__mailbox") and set(inputs) == {"key"}:
-            model = self.configs[server, step.model_name]
-            outputs = await self._take(server, model, inputs["key"], list(step.output_map))
-        else:
-            outputs = await self._call(server, step.model_name, inputs)
+        outputs = await self._call(server, step.model_name, inputs, list(step.output_map))
         for name, target in step.output_map.items():
             values[target].set_result(outputs[name])
 
@@ -156,21 +165,25 @@ class Simulation:
         ordering = json.loads(settings.get("ordering", "[]"))
         message = {name: array for name, array in inputs.items() if name not in ordering}
         self.crossed.update((name, server, target) for name in message if is_tensor(name))
-        call = self._call(target, settings["model_name"], message)
         names = [tensor.name for tensor in config.output]
+        asked = names if settings.get("name_outputs") == "true" else []
+        call = self._send(server, target, settings["model_name"], message, asked)
         if names == ["sent"]:
-            self._sending.add(task := asyncio.ensure_future(call))
-            task.add_done_callback(lambda _: self._moved())
+            self._sending.add(asyncio.ensure_future(call))
             return {"sent": np.array([True])}
         outputs = await call
-        self.crossed.update((name, target, server) for name in names if is_tensor(name))
         return {name: outputs[name] for name in names}
 
-    def _moved(self) -> None:
+    async def _send(
+        self, server: str, target: str, model: str, message: Arrays, asked: list[str]
+    ) -> Arrays:
+        """A call over a link; all that the other model answers comes back."""
+        outputs = await self._call(target, model, message, asked)
+        self.crossed.update((name, target, server) for name in outputs if is_tensor(name))
         self._progress += 1
+        return outputs
 
-    async def _mailbox(self, server: str, config: Any, inputs: Arrays) -> Arrays:
-        """A put."""
+    def _put(self, server: str, config: Any, inputs: Arrays) -> Arrays:
         key = inputs["key"].tobytes()
         box = self._mailboxes.setdefault((server, config.name, key), _Mailbox())
         tensors = {name: array for name, array in inputs.items() if name != "key"}
@@ -199,6 +212,17 @@ class Simulation:
                 if box.taken[name] >= takes[name]:
                     del box.tensors[name]
         self._progress += 1
+
+
+def _steps_for(config: Any, wanted: Sequence[str]) -> list[Any]:
+    """The steps that lead to an output that was asked for; Triton leaves out all others."""
+    needed, kept = set(wanted), []
+    waiting = list(config.ensemble_scheduling.step)
+    while found := [step for step in waiting if needed & set(step.output_map.values())]:
+        waiting = [step for step in waiting if not any(step is other for other in found)]
+        kept += found
+        needed.update(source for step in found for source in step.input_map.values())
+    return kept
 
 
 def _check(config: Any, tensor: Any, array: Array) -> None:

@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.integration.conftest import Bench, peer_plan, three_servers
 from tritier.deployment.lab import Lab
-from tritier.divider import WholeModel
+from tritier.divider import Array, WholeModel
 from tritier.errors import ServerError
 from tritier.graph import LoadedModel
 from tritier.repository import GenerateOptions
@@ -54,7 +54,7 @@ class TestMailbox:
             yield Mailbox(at.urls["cloud"], f"espcn__{plan.id}__mailbox", tensor, int(channels))
 
     def test_a_take_waits_for_its_put(self, mailbox: Mailbox) -> None:
-        answers: queue.Queue[np.ndarray] = queue.Queue()
+        answers: queue.Queue[Array] = queue.Queue()
         taking = threading.Thread(target=lambda: answers.put(mailbox.take(1)))
         taking.start()
         time.sleep(0.2)
@@ -117,7 +117,7 @@ class Mailbox:
         self.tensor = tensor
         self._shape = (1, channels, 224, 224)
 
-    def call(self, inputs: list[tuple[str, np.ndarray]], output: str) -> np.ndarray:
+    def call(self, inputs: list[tuple[str, Array]], output: str) -> Array:
         request = []
         for name, array in inputs:
             kind = {"u": "UINT64", "f": "FP32", "O": "BYTES"}[array.dtype.kind]
@@ -128,19 +128,19 @@ class Mailbox:
         answer = self._client.infer(self._model, request, outputs=outputs, client_timeout=30)
         return np.asarray(answer.as_numpy(output))
 
-    def put(self, key: int) -> np.ndarray:
+    def put(self, key: int) -> Array:
         data = np.random.default_rng(key).random(self._shape, dtype=np.float32)
         self.call([_key(key), (self.tensor, data)], "ack")
         return data
 
-    def take(self, key: int) -> np.ndarray:
+    def take(self, key: int) -> Array:
         return self.call([_key(key)], self.tensor)
 
     def poison(self, key: int, reason: str) -> None:
         self.call([_key(key), ("poison", np.array([reason.encode()], object))], "ack")
 
 
-def _key(number: int) -> tuple[str, np.ndarray]:
+def _key(number: int) -> tuple[str, Array]:
     return "key", np.array([number, 0], np.uint64)
 
 
@@ -196,9 +196,7 @@ def test_a_stalled_edge_ends_by_the_deadline(own_bench: Bench, espcn: LoadedMode
         assert seconds < 5
 
 
-def _timed(
-    client: triton.InferenceServerClient, arrays: dict[str, np.ndarray]
-) -> tuple[str, float]:
+def _timed(client: triton.InferenceServerClient, arrays: dict[str, Array]) -> tuple[str, float]:
     """(error text, empty if there was none; seconds)."""
     started = time.monotonic()
     try:

@@ -28,8 +28,7 @@ ALLOWED = {
     "pool": BASE,
     "deployment": BASE | {"repository"},
     "workflow": BASE | {"graph", "planner", "divider", "repository", "pool", "deployment"},
-    "demo": BASE
-    | {"graph", "planner", "divider", "repository", "pool", "deployment", "workflow"},
+    "demo": BASE | {"graph", "planner", "divider", "repository", "pool", "deployment", "workflow"},
     "cli": BASE
     | {"graph", "planner", "divider", "repository", "pool", "deployment", "workflow", "demo"},
 }
@@ -114,7 +113,7 @@ def test_nothing_but_the_entry_point_imports_the_command_line() -> None:
     ("file", "text", "fault"),
     [
         ("planner/x.py", "import os", "planner must not import os"),
-        ("planner/x.py", "def f():\n    from pathlib import Path", "planner must not import pathlib"),
+        ("planner/x.py", "def f():\n    import pathlib", "planner must not import pathlib"),
         ("planner/x.py", "from tritier.files import write_file", "planner must not import files"),
         ("planner/x.py", "from tritier import graph", "planner must not import graph"),
         ("planner/x.py", "open('x')", "planner must not call open"),

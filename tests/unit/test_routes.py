@@ -1,4 +1,4 @@
-"""The way of every tensor: local, with a call, back with its answer, or through a mailbox."""
+"""The way of every tensor: local, with a call, back with its answer, fetched, or a mailbox."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class Row:
     called_with: Mapping[str, str] = field(default_factory=dict)
     brought_back: Mapping[str, str] = field(default_factory=dict)
     taken: Mapping[str, str] = field(default_factory=dict)
+    fetched: Mapping[str, str] = field(default_factory=dict)
 
 
 ROWS = [
@@ -58,13 +59,31 @@ ROWS = [
         taken={"c1": "t1"},
     ),
     Row(
-        "mailbox and back: it is an output of the model as well",
+        "mailbox and fetch: it is an output as well, and apps may ask for the other one only",
         ["b: t0 -> t1", "c: t1 -> t9"],
         outputs="t1 t9",
-        puts=["c0 b>c: t1"],
+        puts=["c0 b>b: t1", "c0 b>c: t1"],
         called_with={"c0": "t0"},
-        brought_back={"c0": "t1", "c1": "t9"},
+        brought_back={"c1": "t9"},
         taken={"c1": "t1"},
+        fetched={"c0": "t1"},
+    ),
+    Row(
+        "back: of two outputs each has a component that feeds no other",
+        ["b: t0 -> t1", "c: t0 -> t9"],
+        outputs="t1 t9",
+        called_with={"c0": "t0", "c1": "t0"},
+        brought_back={"c0": "t1", "c1": "t9"},
+    ),
+    Row(
+        "fetch: the entry goes on with it, another server too",
+        ["b: t0 -> t1 t2", "c: t1 -> t3", "a: t1 t2 -> t9"],
+        outputs="t3 t9",
+        puts=["c0 b>b: t1 t2", "c0 b>c: t1"],
+        called_with={"c0": "t0"},
+        brought_back={"c1": "t3"},
+        taken={"c1": "t1"},
+        fetched={"c0": "t1 t2"},
     ),
     Row(
         "mailbox: two takers on one server, one put",
@@ -122,10 +141,11 @@ ROWS = [
         ],
         inputs="t0 t1",
         outputs="t9 t5",
-        puts=["c0 a>b: t2", "c1 b>b: t4", "c1 b>c: t3", "c2 c>b: t5"],
+        puts=["c0 a>b: t2", "c1 b>b: t3 t4", "c1 b>c: t3", "c2 c>b: t5", "c2 c>c: t5"],
         called_with={"c1": "t1", "c2": "t2"},
-        brought_back={"c1": "t3", "c2": "t5", "c3": "t6"},
+        brought_back={"c3": "t6"},
         taken={"c1": "t2", "c2": "t3", "c3": "t2 t4 t5"},
+        fetched={"c1": "t3", "c2": "t5"},
     ),
 ]
 
@@ -142,6 +162,7 @@ def test_ways(row: Row) -> None:
         assert routes.call_inputs(component) == row.called_with.get(name, "").split(), name
         assert routes.returned(component) == row.brought_back.get(name, "").split(), name
         assert routes.taken_from_mailbox(component) == row.taken.get(name, "").split(), name
+        assert routes.fetched(component) == row.fetched.get(name, "").split(), name
         assert routes.needs_stage(component) == (name in row.taken or bool(routes.puts_of(name)))
 
 
@@ -158,11 +179,12 @@ def test_mailboxes_know_how_often_each_tensor_is_taken() -> None:
     plan = make_plan(row.components, inputs=row.inputs, outputs=row.outputs)
     routes = Routes(plan)
     assert routes.mailbox_servers() == ["b", "c"]
-    assert routes.mailbox_tensors("b") == ["t2", "t4", "t5"]
-    assert {t: len(routes.takers(t, "b")) for t in routes.mailbox_tensors("b")} == {
-        "t2": 2,
+    assert {t: routes.takes(t, "b") for t in routes.mailbox_tensors("b")} == {
+        "t2": 2,  # by two components
+        "t3": 1,  # fetched
         "t4": 1,
         "t5": 1,
     }
+    assert {t: routes.takes(t, "c") for t in routes.mailbox_tensors("c")} == {"t3": 1, "t5": 1}
     assert routes.producer("t1") == "in"
     assert routes.source_server("t1") == "a"

@@ -20,13 +20,6 @@ from tritier.deployment import process
 from tritier.errors import ServerError
 from tritier.resources import triton_dir
 
-# What client channels ping with must not be more than what the server tolerates.
-_KEEPALIVE_FLAGS = (
-    "--grpc-http2-min-recv-ping-interval-without-data=5000",
-    "--grpc-http2-max-pings-without-data=0",
-    "--grpc-keepalive-permit-without-calls=1",
-)
-
 
 @dataclass(frozen=True)
 class EmbeddedServer:
@@ -100,7 +93,6 @@ def command(server: EmbeddedServer) -> list[str]:
         f"--metrics-port={server.metrics_port}",
         "--allow-gpu-metrics=false",
         "--exit-timeout-secs=5",
-        *_KEEPALIVE_FLAGS,
     ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from pathlib import Path
 
 import onnx
@@ -34,7 +36,9 @@ def generate(
 
 def remember(pool: Pool, plan: Plan, model: LoadedModel) -> None:
     """Keep a plan and its model in the pool."""
-    pool.put("model", model.sha256, plan.model.name, model.path.read_bytes())
+    # A model of more than 2 GiB stays where it is: later stages get it with --model.
+    with contextlib.suppress(InputError):
+        pool.put("model", model.sha256, plan.model.name, model.self_contained())
     pool.put("plan", plan.id, plan.model.name, plan.to_json().encode())
 
 
@@ -53,7 +57,8 @@ def model_of_plan(plan: Plan, path: Path | None, pool: Pool, scratch: Path) -> L
         )
     copy = scratch / f"{plan.model.name}.onnx"
     copy.write_bytes(data)
-    return load_model(copy)
+    # One file where there may have been several: its own hash is not the model's.
+    return dataclasses.replace(load_model(copy), sha256=plan.model.sha256)
 
 
 def _whole(model: LoadedModel) -> bytes:
@@ -62,7 +67,7 @@ def _whole(model: LoadedModel) -> bytes:
     wrapped.CopyFrom(model.proto)
     if wrap_scalars(wrapped):
         return wrapped.SerializeToString(deterministic=True)
-    return model.path.read_bytes()
+    return model.self_contained()
 
 
 def _sub_models(

@@ -169,11 +169,13 @@ def _read_inputs(plan: Plan, path: Path) -> Arrays:
 
 def _load_arrays(path: Path) -> Array | Arrays:
     try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return content
-        with content:
-            return {name: content[name] for name in content.files}
+        with path.open("rb") as file:
+            content = np.load(file, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return content
+            found = {name: content[name] for name in content.files}
+            # What is no array in an archive comes back as its bytes.
+            return {name: item for name, item in found.items() if isinstance(item, np.ndarray)}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"can't be read as .npy or .npz: {error}", str(path)) from None
 

@@ -50,6 +50,8 @@ _CHANNEL_OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     # One TCP connection per proxy, even where two proxies of a process call the same peer.
     ("grpc.use_local_subchannel_pool", 1),
+    # A connection stays open, however long no request comes.
+    ("grpc.client_idle_timeout_ms", 2**31 - 1),
     # A peer that restarts is tried again quickly, not after the default of up to 120 s.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),

@@ -79,6 +79,8 @@ def _varint(value):
 def _read_varint(view, position):
     value = shift = 0
     while True:
+        if position == len(view):
+            raise ValueError("truncated ModelInferResponse")
         byte = view[position]
         position += 1
         value |= (byte & 0x7F) << shift

@@ -1,0 +1,134 @@
+"""What the golden files must hold, made anew from `input/` and `bad/`.
+
+Golden are: the generated tree of each case (`expected/`), the message of each bad input
+(`bad/*/error.txt`) and the JSON schemas of the documents (`docs/schemas/`). Nothing in them depends
+on the machine: the layers are elementwise, so that even the trial of a batch is exact everywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx.parser
+
+from tritier.documents import Assignment, Document, LabState, Manifest, Plan, ServersSpec
+from tritier.errors import TritierError
+from tritier.graph import LoadedModel, load_model
+from tritier.repository import MANIFEST_NAME, GenerateOptions, write_files
+from tritier.workflow import generate, plan_from_assignment
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+INPUT = HERE / "input"
+BAD = HERE / "bad"
+SCHEMAS: dict[str, type[Document]] = {
+    "assignment": Assignment,
+    "lab_state": LabState,
+    "manifest": Manifest,
+    "plan": Plan,
+    "servers": ServersSpec,
+}
+# Case -> what is chosen beside the assignment of that name.
+CASES = {
+    "two_servers": GenerateOptions(with_whole=True),
+    "three_servers": GenerateOptions(max_batch_size=0, optimisation="basic", deadline_ms=2500),
+}
+
+
+def golden() -> dict[str, bytes]:
+    """Path, relative to the checkout -> content of every golden file."""
+    files: dict[str, bytes] = {}
+    for name in CASES:
+        tree = without_copies(generated(name))
+        files |= {f"tests/golden/expected/{name}/{path}": data for path, data in tree.items()}
+    for folder in sorted(BAD.iterdir()):
+        files[f"tests/golden/bad/{folder.name}/error.txt"] = error_of(folder).encode() + b"\n"
+    for name, document in SCHEMAS.items():
+        files[f"docs/schemas/{name}.json"] = _pretty(document.model_json_schema())
+    return files
+
+
+def committed(root: Path = ROOT) -> dict[str, bytes]:
+    """The golden files as they are, with those that should not be there."""
+    found = [
+        *(root / "tests" / "golden" / "expected").rglob("*"),
+        *(root / "tests" / "golden" / "bad").glob("*/error.txt"),
+        *(root / "docs" / "schemas").glob("*"),
+    ]
+    return {str(p.relative_to(root)): p.read_bytes() for p in sorted(found) if p.is_file()}
+
+
+def differences(found: dict[str, bytes], wanted: dict[str, bytes]) -> list[str]:
+    """One line for each file that is missing, too many or not the same."""
+    lines = [f"missing: {path}" for path in sorted(wanted.keys() - found.keys())]
+    lines += [f"too many: {path}" for path in sorted(found.keys() - wanted.keys())]
+    both = sorted(found.keys() & wanted.keys())
+    return lines + [f"differs: {path}" for path in both if found[path] != wanted[path]]
+
+
+def generated(name: str) -> dict[str, bytes]:
+    """All files of a case."""
+    with _model() as model:
+        plan = _plan(model, INPUT / f"{name}.yaml", INPUT / "servers.yaml")
+        files, _ = generate(plan, model, CASES[name])
+    return files
+
+
+def without_copies(files: dict[str, bytes]) -> dict[str, bytes]:
+    """Without the Python models, which are copies of `triton/models/`, and their manifest rows."""
+    kept = {path: data for path, data in files.items() if not path.endswith(".py")}
+    manifest = json.loads(kept[MANIFEST_NAME])
+    manifest["files"] = [row for row in manifest["files"] if not row["path"].endswith(".py")]
+    kept[MANIFEST_NAME] = _pretty(manifest)
+    return kept
+
+
+def error_of(folder: Path) -> str:
+    """The message of a folder of bad input; what is not in it is taken from `input/`."""
+    with _model(folder) as model, tempfile.TemporaryDirectory() as scratch:
+        try:
+            if (folder / "model.onnx").exists():
+                load_model(folder / "model.onnx")
+            elif (folder / "plan.json").exists():
+                generate(Plan.load(folder / "plan.json"), model, GenerateOptions())
+            elif (folder / "output").exists():
+                output = Path(scratch) / "output"
+                shutil.copytree(folder / "output", output)
+                write_files({"plan.json": b""}, output, force=False)
+            else:
+                _plan(model, _own(folder, "assignment.yaml"), _own(folder, "servers.yaml"))
+        except TritierError as error:
+            text = str(error).replace(f"{folder}/", "").replace(f"{scratch}/", "")
+            # In the words of ONNX's own libraries, which change.
+            return re.sub(r"readable ONNX model \(.*\)", "readable ONNX model (...)", text)
+    raise AssertionError(f"{folder.name} is not refused")
+
+
+def _own(folder: Path, name: str) -> Path:
+    default = {"assignment.yaml": "two_servers.yaml"}.get(name, name)
+    return folder / name if (folder / name).exists() else INPUT / default
+
+
+@contextmanager
+def _model(folder: Path | None = None) -> Iterator[LoadedModel]:
+    """The hand-written model as the file that it would be."""
+    assert folder is None or folder.is_dir()
+    proto = onnx.parser.parse_model((INPUT / "model.txt").read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "golden.onnx"
+        path.write_bytes(proto.SerializeToString(deterministic=True))
+        yield load_model(path)
+
+
+def _plan(model: LoadedModel, assignment: Path, servers: Path) -> Plan:
+    return plan_from_assignment(model, Assignment.load(assignment), ServersSpec.load(servers))
+
+
+def _pretty(data: object) -> bytes:
+    return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
