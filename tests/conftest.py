@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 # Same examples everywhere, so that a red test stays red until its cause is gone.
-settings.register_profile("tritier", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile(
+    "tritier",
+    derandomize=True,
+    deadline=None,
+    print_blob=True,
+    # Explaining a failure takes minutes where examples take milliseconds.
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+)
 settings.load_profile("tritier")

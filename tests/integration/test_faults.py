@@ -30,7 +30,8 @@ _DEADLINE_MS = 3000
 
 def test_64_concurrent_requests_meet_in_the_mailbox(bench: Bench, espcn: LoadedModel) -> None:
     plan = peer_plan(espcn, bench.spec)
-    with bench.deployed(plan, espcn, GenerateOptions(optimisation="disabled")) as (_, at):
+    options = GenerateOptions(optimisation="disabled", deadline_ms=60_000)
+    with bench.deployed(plan, espcn, options) as (_, at):
         inputs = gather_inputs(plan, 64, 0)
         whole = WholeModel(espcn.path, "disabled")
         client = triton.InferenceServerClient(at.urls["device"])
@@ -47,7 +48,7 @@ class TestMailbox:
     @pytest.fixture
     def mailbox(self, bench: Bench, espcn: LoadedModel) -> Iterator[Mailbox]:
         plan = peer_plan(espcn, bench.spec)
-        options = GenerateOptions(deadline_ms=1000, mailbox_max_bytes=30 * 1024**2)
+        options = GenerateOptions(deadline_ms=3000, mailbox_max_bytes=30 * 1024**2)
         with bench.deployed(plan, espcn, options) as (_, at):
             tensor = next(w.tensor for w in plan.wires if w.source == "edge")
             channels = plan.tensor(tensor).shape[1]
@@ -83,6 +84,13 @@ class TestMailbox:
         with pytest.raises(InferenceServerException, match="the edge is gone"):
             mailbox.take(6)
 
+    def test_a_cancelled_take_takes_nothing(self, mailbox: Mailbox) -> None:
+        with pytest.raises(InferenceServerException, match="Deadline Exceeded"):
+            mailbox.take(8, patience_s=0.2)  # the client gives up, which cancels its request
+        time.sleep(1)
+        sent = mailbox.put(8)
+        assert np.array_equal(mailbox.take(8), sent)
+
     def test_no_more_than_its_bytes(self, mailbox: Mailbox) -> None:
         def fill() -> None:
             for key in range(100, 110):
@@ -117,7 +125,7 @@ class Mailbox:
         self.tensor = tensor
         self._shape = (1, channels, 224, 224)
 
-    def call(self, inputs: list[tuple[str, Array]], output: str) -> Array:
+    def call(self, inputs: list[tuple[str, Array]], output: str, patience_s: float = 30) -> Array:
         request = []
         for name, array in inputs:
             kind = {"u": "UINT64", "f": "FP32", "O": "BYTES"}[array.dtype.kind]
@@ -125,7 +133,9 @@ class Mailbox:
             item.set_data_from_numpy(array)
             request.append(item)
         outputs = [triton.InferRequestedOutput(output)]
-        answer = self._client.infer(self._model, request, outputs=outputs, client_timeout=30)
+        answer = self._client.infer(
+            self._model, request, outputs=outputs, client_timeout=patience_s
+        )
         return np.asarray(answer.as_numpy(output))
 
     def put(self, key: int) -> Array:
@@ -133,8 +143,8 @@ class Mailbox:
         self.call([_key(key), (self.tensor, data)], "ack")
         return data
 
-    def take(self, key: int) -> Array:
-        return self.call([_key(key)], self.tensor)
+    def take(self, key: int, patience_s: float = 30) -> Array:
+        return self.call([_key(key)], self.tensor, patience_s)
 
     def poison(self, key: int, reason: str) -> None:
         self.call([_key(key), ("poison", np.array([reason.encode()], object))], "ack")

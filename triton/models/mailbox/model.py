@@ -20,9 +20,11 @@ import time
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-# How often waiting requests are looked through for deadlines and cancellation, and how long the
-# thread that looks goes on without any before it sleeps.
+# How often waiting requests are looked through for deadlines, how often each of them is asked
+# whether it was cancelled (a round trip to the server), and how long the thread that looks goes on
+# without any before it sleeps.
 _TICK_S = 0.02
+_CANCEL_POLL_S = 0.25
 _IDLE_TICKS = 250
 
 
@@ -34,6 +36,13 @@ class _Waiting:
         self.sender = sender
         self.names = names
         self.deadline = deadline
+        self.next_poll = 0.0
+
+    def is_cancelled(self, now):
+        if now < self.next_poll:
+            return False
+        self.next_poll = now + _CANCEL_POLL_S
+        return self.request.is_cancelled()
 
 
 class _Slot:
@@ -202,7 +211,7 @@ class TritonPythonModel:
         for key, slot in list(self._slots.items()):
             for waiting in list(slot.waiting):
                 missing = [name for name in waiting.names if name not in slot.tensors]
-                if waiting.request.is_cancelled():
+                if waiting.is_cancelled(now):
                     reason, code = "cancelled", pb_utils.TritonError.CANCELLED
                 elif now >= waiting.deadline:
                     reason = f"deadline exceeded while waiting for tensors {missing}"

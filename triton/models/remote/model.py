@@ -39,8 +39,8 @@ from callers import Callers
 _METHOD = "/inference.GRPCInferenceService/ModelInfer"
 # How often requests in flight are asked whether they were cancelled, and how long the thread that
 # asks goes on without any before it sleeps (waking it up costs the next request some 0.1 ms).
-_CANCEL_POLL_S = 0.05
-_IDLE_POLLS = 100
+_CANCEL_POLL_S = 0.25
+_IDLE_POLLS = 20
 _CLOSE_PATIENCE_S = 2.0
 _POISON_TIMEOUT_S = 2.0
 # Numbers of mallopt's parameters in glibc's malloc.h.
