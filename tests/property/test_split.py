@@ -194,11 +194,11 @@ def test_the_data_plane_gives_the_same_bits(item: Split, seed: int) -> None:
 
 
 @settings(max_examples=60)
-@given(splits(), st.data())
-def test_apps_may_ask_for_some_outputs(item: Split, data: st.DataObject) -> None:
+@given(splits(), st.integers(0, 2**8))
+def test_apps_may_ask_for_some_outputs(item: Split, mask: int) -> None:
     inputs = inputs_for(item.model.proto, 1)
     whole, _ = item.run_both(inputs)
-    wanted = data.draw(st.lists(st.sampled_from(sorted(whole)), min_size=1, unique=True))
+    wanted = [name for index, name in enumerate(whole) if mask >> index & 1] or sorted(whole)[:1]
     servers = Simulation(item.files)
     answer = servers.infer("a", "m", inputs, wanted)
     assert_same_bits({name: whole[name] for name in wanted}, answer)
@@ -207,13 +207,13 @@ def test_apps_may_ask_for_some_outputs(item: Split, data: st.DataObject) -> None
 
 
 @settings(max_examples=40)
-@given(splits(), st.data())
-def test_the_wiring_check_finds_a_step_that_is_cut_off(item: Split, data: st.DataObject) -> None:
+@given(splits(), st.integers(0, 2**8))
+def test_the_wiring_check_finds_a_step_that_is_cut_off(item: Split, number: int) -> None:
     configs = read_configs(item.files)
     check_wiring(configs)
-    ensembles = [key for key, config in configs.items() if config.platform == "ensemble"]
-    ensemble = configs[data.draw(st.sampled_from(ensembles))]
-    step = data.draw(st.sampled_from(list(ensemble.ensemble_scheduling.step)))
+    ensembles = [config for config in configs.values() if config.platform == "ensemble"]
+    steps = [step for ensemble in ensembles for step in ensemble.ensemble_scheduling.step]
+    step = steps[number % len(steps)]
     step.input_map[next(iter(step.input_map))] = "made by nobody"
     with pytest.raises(InputError, match="wait for tensors that nothing makes"):
         check_wiring(configs)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.helpers.models import Split, split
 from tests.helpers.plans import files_of, make_plan
+from tritier.documents import Optimisation
 from tritier.errors import InputError
 from tritier.files import sha256_bytes
 from tritier.repository import GenerateOptions, Repositories, generate_files, write_files
@@ -96,7 +97,7 @@ def test_the_manifest_lists_every_file_but_itself(item: Split) -> None:
     ],
 )
 def test_the_manifest_states_what_rule_r4_allows(
-    tmp_path: Path, level: str, expected: list[tuple[str, float]]
+    tmp_path: Path, level: Optimisation, expected: list[tuple[str, float]]
 ) -> None:
     manifest = split(tmp_path, TEXT, WHERE, options=GenerateOptions(optimisation=level)).manifest
     assert [(t.optimisation, t.absolute) for t in manifest.tolerances] == expected

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +12,10 @@ from tritier.cli.common import JsonFlag, workspace
 from tritier.cli.output import progress, say, show_json, show_table, size_text
 from tritier.cli.plan import show_plan
 from tritier.cli.verify import show_verdicts, verdict_rows
-from tritier.errors import CheckFailed
+from tritier.errors import CheckFailed, UsageError
+
+if TYPE_CHECKING:
+    from tritier.demo import DemoResult
 
 
 def demo_command(
@@ -34,58 +37,70 @@ def demo_command(
     Example:
         tritier demo --output demo_output
     """
-    from tritier.demo import run_demo  # its packages are an extra
-
+    try:
+        from tritier.demo import run_demo
+    except ImportError as error:
+        raise UsageError(
+            f"the demo needs {error.name}: pip install 'tritier[embedded,demo]'"
+        ) from None
     with progress("demo") as report:
         result = run_demo(workspace(context).folder / "demo", output, requests, report)
-    rows = [row for verdict in result.verdicts for row in verdict_rows(verdict)]
     if json:
-        show_json(
-            {
-                "plan_id": result.plan.id,
-                "components": [dataclasses.asdict(row) for row in result.components],
-                "split": dataclasses.asdict(result.split),
-                "whole_on_entry": dataclasses.asdict(result.whole_on_entry),
-                "verification": rows,
-                "psnr_db": result.psnr_db,
-                "picture": str(result.picture),
-            }
-        )
+        _show_json(result)
     else:
-        show_plan(result.plan)
-        show_table(
-            "components (measured on their servers: queue and compute, mean)",
-            ["component", "server", "layers", "bytes in", "bytes out", "mean ms", "requests"],
-            [
-                (
-                    row.component,
-                    row.server,
-                    row.layers,
-                    size_text(row.bytes_in),
-                    size_text(row.bytes_out),
-                    f"{row.mean_ms:.1f}",
-                    row.requests,
-                )
-                for row in result.components
-            ],
-        )
-        show_table(
-            "one request, as an app sees it (measured over gRPC)",
-            ["model", "median ms", "min ms", "max ms", "requests"],
-            [
-                (name, f"{t.median_ms:.1f}", f"{t.min_ms:.1f}", f"{t.max_ms:.1f}", t.requests)
-                for name, t in (
-                    ("split over device, edge and cloud", result.split),
-                    ("baseline: whole on the device", result.whole_on_entry),
-                )
-            ],
-        )
-        show_verdicts(result.plan.id, rows)
+        _show_tables(result)
     _say_end(result.split.median_ms, result.whole_on_entry.median_ms)
     gain = result.psnr_db["split network"] - result.psnr_db["bicubic"]
     say(f"{result.photograph}: {gain:+.2f} dB PSNR over bicubic; see {result.picture}")
     if not all(verdict.ok for verdict in result.verdicts):
         raise CheckFailed("the split model differs from the whole model")
+
+
+def _show_json(result: DemoResult) -> None:
+    show_json(
+        {
+            "plan_id": result.plan.id,
+            "components": [dataclasses.asdict(row) for row in result.components],
+            "split": dataclasses.asdict(result.split),
+            "whole_on_entry": dataclasses.asdict(result.whole_on_entry),
+            "verification": [row for verdict in result.verdicts for row in verdict_rows(verdict)],
+            "psnr_db": result.psnr_db,
+            "picture": str(result.picture),
+        }
+    )
+
+
+def _show_tables(result: DemoResult) -> None:
+    show_plan(result.plan)
+    show_table(
+        "components (measured on their servers: queue and compute, mean)",
+        ["component", "server", "layers", "bytes in", "bytes out", "mean ms", "requests"],
+        [
+            (
+                row.component,
+                row.server,
+                row.layers,
+                size_text(row.bytes_in),
+                size_text(row.bytes_out),
+                f"{row.mean_ms:.1f}",
+                row.requests,
+            )
+            for row in result.components
+        ],
+    )
+    show_table(
+        "one request, as an app sees it (measured over gRPC)",
+        ["model", "median ms", "min ms", "max ms", "requests"],
+        [
+            (name, f"{t.median_ms:.1f}", f"{t.min_ms:.1f}", f"{t.max_ms:.1f}", t.requests)
+            for name, t in (
+                ("split over device, edge and cloud", result.split),
+                ("baseline: whole on the device", result.whole_on_entry),
+            )
+        ],
+    )
+    rows = [row for verdict in result.verdicts for row in verdict_rows(verdict)]
+    show_verdicts(result.plan.id, rows)
 
 
 def _say_end(split_ms: float, whole_ms: float) -> None:

@@ -90,7 +90,7 @@ def verdict_rows(verdict: Verdict) -> list[dict[str, object]]:
     return [
         {
             "run": verdict.where,
-            "optimisation": verdict.optimisation,
+            "optimisation": verdict.tolerance.optimisation,
             "output": difference.output,
             "inputs": difference.samples,
             "max_abs_difference": difference.max_abs,

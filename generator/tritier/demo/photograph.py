@@ -11,7 +11,7 @@ from typing import Any
 
 from tritier.demo.picture import Picture
 from tritier.divider import Array
-from tritier.errors import ServerError
+from tritier.errors import UsageError
 from tritier.resources import example_dir
 
 EXAMPLE = example_dir("super_resolution")
@@ -30,22 +30,26 @@ class Photograph:
     def tiles(self) -> Array:
         """The luminance of the small picture as requests, float32 `(tiles, 1, 224, 224)`."""
         low = self._photographs.luminance(self.low)
+        tiles: Array
         tiles, self._grid = self._tiling.split(self._photographs.to_unit(low))
-        return tiles  # type: ignore[no-any-return]
+        return tiles
 
     def joined(self, answers: Array) -> Picture:
         """Luminance `(h, w)` of the answers, float32 `(tiles, 1, 672, 672)`."""
         joined = self._tiling.join(answers, self._grid)
-        return self._photographs.to_uint8(joined)  # type: ignore[no-any-return]
+        luminance: Picture = self._photographs.to_uint8(joined)
+        return luminance
 
     def bicubic(self) -> Picture:
         """The baseline: the small luminance enlarged by bicubic interpolation, `(h, w)`."""
         low = self._photographs.luminance(self.low)
-        return self._photographs.enlarge_bicubic(low)  # type: ignore[no-any-return]
+        luminance: Picture = self._photographs.enlarge_bicubic(low)
+        return luminance
 
     def coloured(self, luminance: Picture) -> Picture:
         """A luminance with the colours of the small picture, RGB `(h, w, 3)`."""
-        return self._photographs.recolour(self.low, luminance)  # type: ignore[no-any-return]
+        picture: Picture = self._photographs.recolour(self.low, luminance)
+        return picture
 
     def psnr_db(self, luminance: Picture) -> float:
         """Peak signal-to-noise ratio against the original's luminance, in dB."""
@@ -61,7 +65,7 @@ def _example_modules() -> tuple[Any, Any, Any]:
         first, second, third = (importlib.import_module(name) for name in names)
         return first, second, third
     except ImportError as error:
-        raise ServerError(
+        raise UsageError(
             f"the demo needs {error.name}: pip install 'tritier[embedded,demo]'"
         ) from None
     finally:

@@ -3,7 +3,7 @@
 from tritier.divider.batch import decide_batching
 from tritier.divider.compare import Comparison, Difference
 from tritier.divider.cut import SubModel, check_against_model, cut_model
-from tritier.divider.run import Array, Arrays, Chain, Optimisation, WholeModel, random_inputs
+from tritier.divider.run import Array, Arrays, Chain, WholeModel, random_inputs
 from tritier.divider.scalars import wrap_scalars
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "Chain",
     "Comparison",
     "Difference",
-    "Optimisation",
     "SubModel",
     "WholeModel",
     "check_against_model",

@@ -5,18 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from tritier.documents import Plan, PlanTensor
+from tritier.documents import Optimisation, Plan, PlanTensor
 from tritier.errors import InputError
 
 Array = npt.NDArray[np.generic]
 Arrays = dict[str, Array]
-Optimisation = Literal["disabled", "basic", "extended", "all"]
 
 _LEVELS = {
     "disabled": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,

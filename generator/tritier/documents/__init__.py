@@ -9,6 +9,7 @@ from tritier.documents.manifest import (
     ManifestFile,
     ManifestModel,
     ManifestTensor,
+    Optimisation,
     Tolerance,
 )
 from tritier.documents.plan import (
@@ -36,6 +37,7 @@ __all__ = [
     "ManifestFile",
     "ManifestModel",
     "ManifestTensor",
+    "Optimisation",
     "Plan",
     "PlanModel",
     "PlanServer",

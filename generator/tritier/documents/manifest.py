@@ -9,6 +9,7 @@ from pydantic import Field
 from tritier.documents.base import Document
 from tritier.documents.plan import ComponentId, TensorId
 
+Optimisation = Literal["disabled", "basic", "extended", "all"]
 ModelKind = Literal["component", "remote", "stage", "mailbox", "key", "entry", "whole"]
 
 
@@ -46,7 +47,7 @@ class Batching(Document):
 class Tolerance(Document):
     """What rule R4 allows: |split - whole| <= absolute + relative * |whole|."""
 
-    optimisation: str
+    optimisation: Optimisation = Field(description="ONNX Runtime's graph optimisation level")
     absolute: float = Field(ge=0)
     relative: float = Field(ge=0)
     reason: str

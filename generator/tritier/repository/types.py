@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tritier.documents.manifest import ModelKind
+from tritier.documents.manifest import ModelKind, Optimisation
 
 Dim = int | str
 
@@ -53,5 +53,5 @@ class GenerateOptions:
     mailbox_max_bytes: int = 256 * 1024 * 1024
     max_batch_size: int = 16
     with_whole: bool = False
-    optimisation: str = "all"
+    optimisation: Optimisation = "all"
     dims: Mapping[str, int] = field(default_factory=dict)

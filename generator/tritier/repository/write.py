@@ -12,6 +12,7 @@ from tritier.documents import (
     ManifestFile,
     ManifestModel,
     ManifestTensor,
+    Optimisation,
     Plan,
     Tolerance,
 )
@@ -97,7 +98,7 @@ def _manifest(
     options: GenerateOptions,
     files: Mapping[str, bytes],
 ) -> Manifest:
-    levels = dict.fromkeys(("disabled", options.optimisation))
+    levels: list[Optimisation] = list(dict.fromkeys(("disabled", options.optimisation)))
     return Manifest(
         tool_version=tritier.__version__,
         plan_id=plan.id,
@@ -117,6 +118,6 @@ def _manifest(
     )
 
 
-def _tolerance(level: str) -> Tolerance:
+def _tolerance(level: Optimisation) -> Tolerance:
     absolute, relative, reason = _EXACT if level in ("disabled", "basic") else _FUSED
     return Tolerance(optimisation=level, absolute=absolute, relative=relative, reason=reason)

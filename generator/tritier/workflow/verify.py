@@ -18,7 +18,6 @@ from tritier.divider import (
     Chain,
     Comparison,
     Difference,
-    Optimisation,
     WholeModel,
     random_inputs,
 )
@@ -36,7 +35,6 @@ class Verdict:
     """The differences of one way to run the parts."""
 
     where: Where
-    optimisation: str
     tolerance: Tolerance
     differences: tuple[Difference, ...]
 
@@ -68,8 +66,7 @@ def verify_chained(
     tolerance: Tolerance,
 ) -> Verdict:
     """Run the generated sub-models one after the other in ONNX Runtime, next to the whole model."""
-    level: Optimisation = tolerance.optimisation  # type: ignore[assignment]
-    chain = Chain(repositories.plan, repositories.sub_models(), level)
+    chain = Chain(repositories.plan, repositories.sub_models(), tolerance.optimisation)
     return _compare("chained", model, inputs, tolerance, chain.run)
 
 
@@ -118,14 +115,13 @@ def _compare(
 ) -> Verdict:
     if not inputs:
         raise InputError("there is no input to compare outputs on: ask for at least one")
-    level: Optimisation = tolerance.optimisation  # type: ignore[assignment]
-    whole = WholeModel(model.path, level)
+    whole = WholeModel(model.path, tolerance.optimisation)
     comparison = Comparison(tolerance.absolute, tolerance.relative)
     for arrays in inputs:
         reference = whole.run(arrays)
         split = run(arrays)
         comparison.add(reference, _like(split, reference))
-    return Verdict(where, tolerance.optimisation, tolerance, tuple(comparison.differences()))
+    return Verdict(where, tolerance, tuple(comparison.differences()))
 
 
 def _like(split: Arrays, reference: Arrays) -> Arrays:
