@@ -31,7 +31,7 @@ perf-analyzer: $(STAMP)
 
 # Time that a hop between two servers adds, beside a bare upload of the same bytes.
 bench-hop: $(STAMP)
-	$(BIN)/python benchmarks/hop_overhead.py
+	$(BIN)/python -m benchmarks.hop_overhead
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -10,10 +10,12 @@ weights are drawn at random: only times are looked at.
   app      time of a call of an app that moves nothing: one element to and from a Triton Python
            model on the device. Both `hop` and `upload` contain one such call
   net      hop minus app: what the plan adds to a call that an app makes anyway
+  naive    the same as `hop` for an ensemble with a plain asyncio proxy (naive.py) over the same
+           components
 
-Requests to both are sent in turn in one run; medians are reported. Usage:
+Requests of all kinds are sent in turn in one run; medians are reported. Usage:
 
-    python benchmarks/hop_overhead.py [--requests 200] [--json]
+    python -m benchmarks.hop_overhead [--requests 200] [--json]
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from onnx import TensorProto, helper
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.naive import ENSEMBLE, load_naive
 from tritier.deployment.client import TritonServer
 from tritier.deployment.deploy import deploy, find_addresses
 from tritier.deployment.lab import Lab
@@ -71,6 +74,7 @@ class Row:
     net_ms: float
     upload_ms: float
     app_ms: float
+    naive_hop_ms: float
     plan_p90_ms: float
     upload_p90_ms: float
 
@@ -101,6 +105,10 @@ class Calls:
     def app_ms(self) -> float:
         """A call of an app that moves nothing."""
         return _timed_ms(self._device, "nothing", "tensor", self._small, "first")
+
+    def naive_ms(self) -> float:
+        """A request to the naive split."""
+        return _timed_ms(self._device, ENSEMBLE, "x", self._small, "z")
 
     def close(self) -> None:
         """Close the connections."""
@@ -156,6 +164,7 @@ def measure(lab: Lab, spec: ServersSpec, folder: Path, size_bytes: int, requests
         edge.load("sink", _sink_config("sink", elements), {"file:1/model.py": _SINK.encode()})
     with TritonServer("device", addresses.urls["device"]) as device:
         device.load("nothing", _sink_config("nothing", 1), {"file:1/model.py": _SINK.encode()})
+        load_naive(device, addresses.urls["edge"], plan, elements)
     calls = Calls(plan, dict(addresses.urls), elements)
     try:
         return _time(calls, plan, dict(addresses.urls), size_bytes, requests)
@@ -189,7 +198,18 @@ def show(rows: list[Row]) -> None:
     """The table."""
     console = Console(width=120)
     table = Table(title="one hop, device -> edge (measured, medians, ms)", title_justify="left")
-    columns = ("tensor", "plan", "components", "hop", "upload", "hop/upload", "app", "net", "n")
+    columns = (
+        "tensor",
+        "plan",
+        "components",
+        "hop",
+        "upload",
+        "hop/upload",
+        "app",
+        "net",
+        "naive",
+        "n",
+    )
     for column in columns:
         table.add_column(column, justify="right")
     for row in rows:
@@ -202,6 +222,7 @@ def show(rows: list[Row]) -> None:
             f"{row.ratio:.2f}",
             f"{row.app_ms:.2f}",
             f"{row.net_ms:.2f}",
+            f"{row.naive_hop_ms:.2f}",
             str(row.n),
         )
     console.print(table)
@@ -209,14 +230,14 @@ def show(rows: list[Row]) -> None:
 
 def _time(calls: Calls, plan: Plan, urls: dict[str, str], size_bytes: int, requests: int) -> Row:
     for _ in range(_WARM_UP):
-        calls.plan_ms(), calls.upload_ms(), calls.app_ms()
+        _each(calls)
     before = _service_ns(plan, urls)
-    times = [(calls.plan_ms(), calls.upload_ms(), calls.app_ms()) for _ in range(requests)]
+    times = [_each(calls) for _ in range(requests)]
     after = _service_ns(plan, urls)
     components_ms = sum(
         (after[c][1] - before[c][1]) / (after[c][0] - before[c][0]) / 1e6 for c in after
     )
-    plans, uploads, apps = zip(*times, strict=True)
+    plans, uploads, apps, naives = zip(*times, strict=True)
     plan_ms = statistics.median(plans)
     return Row(
         tensor_bytes=size_bytes,
@@ -227,9 +248,14 @@ def _time(calls: Calls, plan: Plan, urls: dict[str, str], size_bytes: int, reque
         net_ms=plan_ms - components_ms - statistics.median(apps),
         upload_ms=statistics.median(uploads),
         app_ms=statistics.median(apps),
+        naive_hop_ms=statistics.median(naives) - components_ms,
         plan_p90_ms=statistics.quantiles(plans, n=10)[-1],
         upload_p90_ms=statistics.quantiles(uploads, n=10)[-1],
     )
+
+
+def _each(calls: Calls) -> tuple[float, float, float, float]:
+    return calls.plan_ms(), calls.upload_ms(), calls.app_ms(), calls.naive_ms()
 
 
 def _service_ns(plan: Plan, urls: dict[str, str]) -> dict[str, tuple[int, int]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import onnx
 import onnx.parser
+import onnx.printer
 
 from tritier.divider import Array, Arrays, Chain, WholeModel
 from tritier.documents import Assignment, Batching, Manifest, Plan, ServersSpec
@@ -59,14 +60,27 @@ def spec(names: str = "abc") -> ServersSpec:
     return ServersSpec.from_data({"servers": servers})
 
 
-@dataclass(frozen=True)
-class Split:
-    """A model, a plan and what was generated from them."""
+@dataclass(frozen=True, repr=False)
+class Planned:
+    """A model and a plan for it."""
 
     model: LoadedModel
     plan: Plan
+
+    def __repr__(self) -> str:
+        """The model as text, and where its layers run."""
+        placed = [f"{c.id} on {c.server}: {', '.join(c.layers)}" for c in self.plan.components]
+        return "\n".join(["", onnx.printer.to_text(self.model.proto), *placed])
+
+
+@dataclass(frozen=True, repr=False)
+class Split(Planned):
+    """A model, a plan and what was generated from them."""
+
     files: dict[str, bytes]
     batching: Batching
+
+    __repr__ = Planned.__repr__  # in its own right, or Hypothesis shows all fields
 
     @cached_property
     def manifest(self) -> Manifest:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.configs import Configs, crossings, parameters, read_configs, unused_tensors
-from tests.helpers.models import Split, assert_same_bits, parse, spec
+from tests.helpers.models import Planned, Split, assert_same_bits, parse, spec
 from tests.helpers.random_models import inputs_for, models, placements
 from tests.helpers.simulator import BadTensor, Deadlock, Simulation
 from tritier.documents import Assignment, Plan
@@ -47,24 +47,24 @@ def load_proto(model: onnx.ModelProto) -> LoadedModel:
     return LoadedModel(Path("m.onnx"), sha256_bytes(model.SerializeToString()), model)
 
 
-def cut(model: LoadedModel, plan: Plan) -> Split:
+def cut(item: Planned) -> Split:
     """Everything that is generated from a plan."""
-    return Split(model, plan, *generate(plan, model, OPTIONS))
+    return Split(item.model, item.plan, *generate(item.plan, item.model, OPTIONS))
 
 
 @st.composite
-def planned(draw: st.DrawFn) -> tuple[LoadedModel, Plan]:
+def planned(draw: st.DrawFn) -> Planned:
     """A random model, planned for a random placement on 2 to 5 servers."""
     model = load_proto(draw(models()))
     names = [layer.name for layer in build_layer_graph(model.proto).layers]
     servers = SERVERS[: draw(st.integers(2, 5))]
     where = draw(placements(names, servers))
-    return model, plan_from_assignment(model, Assignment(layers=where), spec(servers))
+    return Planned(model, plan_from_assignment(model, Assignment(layers=where), spec(servers)))
 
 
 def splits() -> st.SearchStrategy[Split]:
     """The same, with everything that is generated."""
-    return planned().map(lambda item: cut(*item))
+    return planned().map(cut)
 
 
 @pytest.fixture
@@ -72,7 +72,8 @@ def crossed() -> Split:
     """A small split in which every way of a tensor occurs."""
     model = load_proto(parse(CROSSED))
     where = {"b*": "b", "c": "c", "a": "a"}
-    return cut(model, plan_from_assignment(model, Assignment(layers=where), spec("abc")))
+    plan = plan_from_assignment(model, Assignment(layers=where), spec("abc"))
+    return cut(Planned(model, plan))
 
 
 def mergeable_pairs(
@@ -96,36 +97,33 @@ def mergeable_pairs(
 
 @settings(max_examples=100)
 @given(planned())
-def test_r1_every_layer_is_in_exactly_one_component(item: tuple[LoadedModel, Plan]) -> None:
-    model, plan = item
-    placed = [layer for component in plan.components for layer in component.layers]
-    assert sorted(placed) == sorted(layer.name for layer in build_layer_graph(model.proto).layers)
+def test_r1_every_layer_is_in_exactly_one_component(item: Planned) -> None:
+    placed = [layer for component in item.plan.components for layer in component.layers]
+    layers = build_layer_graph(item.model.proto).layers
+    assert sorted(placed) == sorted(layer.name for layer in layers)
 
 
 @settings(max_examples=100)
 @given(planned())
-def test_r2_components_stand_in_topological_order(item: tuple[LoadedModel, Plan]) -> None:
-    _, plan = item
-    known = set(plan.inputs)
-    for component in plan.components:
+def test_r2_components_stand_in_topological_order(item: Planned) -> None:
+    known = set(item.plan.inputs)
+    for component in item.plan.components:
         assert set(component.inputs) <= known
         known.update(component.outputs)
-    assert set(plan.outputs) <= known
+    assert set(item.plan.outputs) <= known
 
 
 @settings(max_examples=100)
 @given(planned())
-def test_a_plan_survives_its_file(item: tuple[LoadedModel, Plan]) -> None:
-    _, plan = item
-    assert Plan.from_data(json.loads(plan.to_json())) == plan
+def test_a_plan_survives_its_file(item: Planned) -> None:
+    assert Plan.from_data(json.loads(item.plan.to_json())) == item.plan
 
 
 @settings(max_examples=100)
 @given(planned())
-def test_no_two_components_of_a_real_plan_could_be_one(item: tuple[LoadedModel, Plan]) -> None:
-    model, plan = item
-    groups = [Group(c.server, c.layers) for c in plan.components]
-    edges = list(build_layer_graph(model.proto).to_networkx().edges)
+def test_no_two_components_of_a_real_plan_could_be_one(item: Planned) -> None:
+    groups = [Group(c.server, c.layers) for c in item.plan.components]
+    edges = list(build_layer_graph(item.model.proto).to_networkx().edges)
     assert mergeable_pairs(groups, edges) == []
 
 
