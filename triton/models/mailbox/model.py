@@ -202,7 +202,10 @@ class TritonPythonModel:
                 idle_ticks = 0 if self._slots else idle_ticks + 1
             if idle_ticks > _IDLE_TICKS:
                 self._ticker_sleeps = True
-                self._wake_ticker.wait()
+                with self._lock:  # a request that came before the line above wakes nobody
+                    empty = not self._slots
+                if empty:
+                    self._wake_ticker.wait()
                 self._wake_ticker.clear()
                 self._ticker_sleeps = False
                 idle_ticks = 0

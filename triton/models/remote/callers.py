@@ -6,6 +6,7 @@ each step to another thread instead, which costs 0.2 to 0.5 ms a call, more for 
 
 import queue
 import threading
+import traceback
 
 # More calls than this at once wait for a thread.
 _MAX_THREADS = 512
@@ -22,7 +23,7 @@ class Callers:
         self._closed = False
 
     def start(self, job, *arguments):
-        """Call `job(*arguments)` in another thread. The job must not raise."""
+        """Call `job(*arguments)` in another thread. What it raises goes to the server's log."""
         with self._lock:
             self._free -= 1
             if self._free < 0 and len(self._threads) < _MAX_THREADS:
@@ -44,6 +45,9 @@ class Callers:
     def _work(self):
         while (item := self._jobs.get()) is not None:
             job, arguments = item
-            job(*arguments)
+            try:
+                job(*arguments)
+            except Exception:
+                traceback.print_exc()
             with self._lock:
                 self._free += 1

@@ -144,7 +144,8 @@ class TritonPythonModel:
             _fail(sender, text, _triton_code(error.code()))
             self._send_poison(key, text)
         except Exception as error:  # without an answer the request would hang for ever
-            text = f"{self._label}: bad answer: {error}"
+            watched.end()
+            text = f"{self._label}: bad answer: {error!r}"
             _fail(sender, text, pb_utils.TritonError.INTERNAL)
             self._send_poison(key, text)
         finally:
@@ -159,6 +160,8 @@ class TritonPythonModel:
             next(call)
         except grpc.RpcError as error:
             self._send_poison(key, self._failure(error, started))
+        except Exception as error:  # no answer at all
+            self._send_poison(key, f"{self._label}: bad answer: {error!r}")
         finally:
             _drain(call)
 
@@ -197,7 +200,10 @@ class TritonPythonModel:
             idle_polls = 0 if calls else idle_polls + 1
             if idle_polls > _IDLE_POLLS:
                 self._watcher_sleeps = True
-                self._wake_watcher.wait()
+                with self._lock:  # a call that came before the line above wakes nobody
+                    empty = not self._in_flight
+                if empty:
+                    self._wake_watcher.wait()
                 self._wake_watcher.clear()
                 self._watcher_sleeps = False
                 idle_polls = 0
