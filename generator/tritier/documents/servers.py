@@ -106,7 +106,7 @@ def _link_faults(data: dict[str, Any], names: list[str]) -> list[str]:
             if key in link and str(link[key]) not in names:
                 faults.append(
                     f"links[{index}].{key}: unknown server '{link[key]}'; known are "
-                    f"{', '.join(names)}"
+                    f"{', '.join(dict.fromkeys(names))}"
                 )
         if "from" not in link or "to" not in link:
             continue  # which is reported where it is missing

@@ -10,9 +10,16 @@ import onnx
 
 import tritier
 from tritier.divider import Chain, check_against_model, cut_model, decide_batching, wrap_scalars
-from tritier.documents import Batching, Plan
+from tritier.documents import Batching, Plan, PlanTensor
 from tritier.errors import InputError
-from tritier.graph import LayerGraph, LoadedModel, build_layer_graph, load_model
+from tritier.graph import (
+    LayerGraph,
+    LoadedModel,
+    TensorInfo,
+    border_tensors,
+    build_layer_graph,
+    load_model,
+)
 from tritier.pool import Pool
 from tritier.repository import GenerateOptions, generate_files
 
@@ -27,6 +34,7 @@ def generate(
     """
     graph = build_layer_graph(model.proto)
     check_against_model(plan, model.sha256, graph)
+    _check_tensors(plan, model, graph)
     models = _sub_models(plan, model, graph, pool)
     Chain(plan, models, "disabled")  # each sub-model is one that ONNX Runtime loads
     batching = decide_batching(plan, models, options.max_batch_size, options.dims)
@@ -59,6 +67,34 @@ def model_of_plan(plan: Plan, path: Path | None, pool: Pool, scratch: Path) -> L
     copy.write_bytes(data)
     # One file where there may have been several: its own hash is not the model's.
     return dataclasses.replace(load_model(copy), sha256=plan.model.sha256)
+
+
+def _check_tensors(plan: Plan, model: LoadedModel, graph: LayerGraph) -> None:
+    """Raise InputError unless the plan's tensors are the model's, in type and shape."""
+    known = {*graph.inputs, *graph.source}
+    faults = [f"the model has no tensor '{t.name}'" for t in plan.tensors if t.name not in known]
+    names = [tensor.name for tensor in plan.tensors if tensor.name in known]
+    for name, info in border_tensors(model.proto, graph, names).items():
+        tensor = next((tensor for tensor in plan.tensors if tensor.name == name), None)
+        if tensor is not None and not _agree(tensor, info):
+            faults.append(
+                f"tensor '{name}' is {tensor.dtype} of shape {list(tensor.shape)} in the plan, "
+                f"{info.dtype} of shape {list(info.shape)} in the model: plan again"
+            )
+    if faults:
+        raise InputError(faults)
+
+
+def _agree(one: PlanTensor, other: TensorInfo) -> bool:
+    """Sizes without a number agree with any: their symbols are only names."""
+    return (
+        one.dtype == other.dtype
+        and len(one.shape) == len(other.shape)
+        and all(
+            a == b or isinstance(a, str) or isinstance(b, str)
+            for a, b in zip(one.shape, other.shape, strict=True)
+        )
+    )
 
 
 def _whole(model: LoadedModel) -> bytes:
