@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import onnx
 import onnx.parser
@@ -72,6 +73,10 @@ class Planned:
         placed = [f"{c.id} on {c.server}: {', '.join(c.layers)}" for c in self.plan.components]
         return "\n".join(["", onnx.printer.to_text(self.model.proto), *placed])
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002
+        """For Hypothesis, which would show all fields of a dataclass, 100 kB of them."""
+        printer.text(repr(self))
+
 
 @dataclass(frozen=True, repr=False)
 class Split(Planned):
@@ -79,8 +84,6 @@ class Split(Planned):
 
     files: dict[str, bytes]
     batching: Batching
-
-    __repr__ = Planned.__repr__  # in its own right, or Hypothesis shows all fields
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -100,10 +103,13 @@ class Split(Planned):
         """The generated ONNX model of a component."""
         return onnx.load_model_from_string(self.sub_models[component])
 
-    def run_both(self, inputs: Mapping[str, Array]) -> tuple[Arrays, Arrays]:
-        """Outputs of (whole model, chained sub-models), without graph optimisations."""
-        whole = WholeModel(self.model.proto.SerializeToString(), "disabled").run(inputs)
-        return whole, Chain(self.plan, self.sub_models, "disabled").run(inputs)
+    def run_whole(self, inputs: Mapping[str, Array]) -> Arrays:
+        """Outputs of the whole model, without graph optimisations."""
+        return WholeModel(self.model.proto.SerializeToString(), "disabled").run(inputs)
+
+    def run_chain(self, inputs: Mapping[str, Array]) -> Arrays:
+        """Outputs of the sub-models, one after the other, without graph optimisations."""
+        return Chain(self.plan, self.sub_models, "disabled").run(inputs)
 
 
 def split(

@@ -156,5 +156,5 @@ def test_batched_requests_pass_the_data_plane(tmp_path: Path) -> None:
     item = split(tmp_path, text, {"a": "b", "b": "c", "c": "b", "d": "a"})
     assert item.batching.max_batch_size == 16
     inputs = {"x": np.arange(-12, 12, dtype=np.float32).reshape(6, 4)}
-    whole, _ = item.run_both(inputs)
+    whole = item.run_whole(inputs)
     assert_same_bits(whole, Simulation(item.files).infer("a", "m", inputs))

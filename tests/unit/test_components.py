@@ -68,6 +68,12 @@ def grouped(layers: str, servers: str) -> list[str]:
             id="a level that does not depend on the detour stays with the first group",
         ),
         pytest.param(
+            "K P G<P D<K E<D",
+            "12132",
+            ["2:P", "1:K+G", "3:D", "2:E"],
+            id="a merge bars a later one: once K waits for P, E waits for P through K and D",
+        ),
+        pytest.param(
             "A B<A C D<C E<B,D",
             "01100",
             ["0:A", "1:B+C", "0:D+E"],

@@ -26,8 +26,7 @@ RELU_NEG = "g (float[1,4] x) => (float[1,4] y) { [a] h = Relu(x) [b] y = Neg(h) 
 
 def agrees(item: Split, **inputs: Array) -> None:
     """Fail unless whole and parts give the same bits (rule R4)."""
-    whole, parts = item.run_both(inputs)
-    assert_same_bits(whole, parts)
+    assert_same_bits(item.run_whole(inputs), item.run_chain(inputs))
 
 
 def names_in(model: onnx.ModelProto) -> set[str]:
@@ -242,6 +241,16 @@ def test_scalars_and_shapes_may_cross(tmp_path: Path) -> None:
     assert tensors["k"] == ("int64", (2,))
     assert tensors["four"] == ("int64", (1,))
     agrees(item, x=np.arange(12, dtype=np.float32).reshape(3, 4))
+
+
+def test_scalars_may_be_inputs_and_outputs(tmp_path: Path) -> None:
+    text = """
+        g (float s, float[1,4] x) => (float y, float k) {
+          [a] h = Mul(x, s) [b] y = ReduceMax<keepdims = 0>(h) [c] k = Add(y, s)
+        }
+    """
+    item = split(tmp_path, text, {"a": "a", "b": "b", "c": "c"})
+    agrees(item, s=np.array(3, np.float32), x=X)
 
 
 @pytest.mark.parametrize(

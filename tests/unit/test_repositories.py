@@ -134,10 +134,10 @@ def test_an_empty_folder_may_be_filled(tmp_path: Path) -> None:
 
 def test_a_folder_in_use_is_kept_without_force(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "old.txt").write_bytes(b"old")
+    (tmp_path / "out" / "manifest.json").write_bytes(b"old")
     with pytest.raises(InputError, match="out is not empty: choose another folder or pass --force"):
         write_files({"a.txt": b"1"}, tmp_path / "out", force=False)
-    assert tree(tmp_path) == {"out/old.txt": b"old"}
+    assert tree(tmp_path) == {"out/manifest.json": b"old"}
     write_files({"a.txt": b"1"}, tmp_path / "out", force=True)
     assert tree(tmp_path) == {"out/a.txt": b"1"}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -152,10 +152,10 @@ def test_a_file_is_never_replaced_by_a_tree(tmp_path: Path, force: bool) -> None
 
 
 def test_a_failure_while_writing_leaves_the_old_tree(tmp_path: Path) -> None:
-    write_files({"a.txt": b"old"}, tmp_path / "out", force=False)
+    write_files({"manifest.json": b"old"}, tmp_path / "out", force=False)
     with pytest.raises(OSError, match="a"):
         write_files({"a": b"new", "a/b": b"in a file"}, tmp_path / "out", force=True)
-    assert tree(tmp_path) == {"out/a.txt": b"old"}
+    assert tree(tmp_path) == {"out/manifest.json": b"old"}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -178,18 +178,18 @@ def fail_to_replace(
 def test_a_failure_while_swapping_leaves_the_old_tree(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: int, error: type[BaseException]
 ) -> None:
-    write_files({"a.txt": b"old"}, tmp_path / "out", force=False)
+    write_files({"manifest.json": b"old"}, tmp_path / "out", force=False)
     fail_to_replace(monkeypatch, [failing], error)
     with pytest.raises(error, match="no space"):
         write_files({"a.txt": b"new"}, tmp_path / "out", force=True)
-    assert tree(tmp_path) == {"out/a.txt": b"old"}
+    assert tree(tmp_path) == {"out/manifest.json": b"old"}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_an_old_tree_that_cannot_come_back_is_not_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_files({"a.txt": b"old"}, tmp_path / "out", force=False)
+    write_files({"manifest.json": b"old"}, tmp_path / "out", force=False)
     fail_to_replace(monkeypatch, [2, 3])
     with pytest.raises(OSError, match="no space"):
         write_files({"a.txt": b"new"}, tmp_path / "out", force=True)
@@ -230,3 +230,14 @@ def test_a_plan_that_was_exchanged_is_found(item: Split, tmp_path: Path) -> None
 def test_plans_without_peers_need_no_python_but_the_calls() -> None:
     files = files_of(make_plan(["a: t0 -> t1", "b: t1 -> t9"]))
     assert not any(word in path for path in files for word in ("mailbox", "key", "stage", "put"))
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_folder_that_was_not_generated_is_never_replaced(tmp_path: Path, force: bool) -> None:
+    precious = tmp_path / "home" / "thesis.txt"
+    precious.parent.mkdir()
+    precious.write_text("years of work")
+    with pytest.raises(InputError, match="never replaced"):
+        write_files({"manifest.json": b"{}"}, precious.parent, force)
+    assert precious.read_text() == "years of work"
+    assert sorted(tmp_path.iterdir()) == [precious.parent]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,47 @@ def test_a_model_that_does_not_fit_the_plan_is_refused(tmp_path: Path) -> None:
     other = load(tmp_path, TEXT.replace("Relu", "Abs"), "other")
     with pytest.raises(InputError, match="the plan is for a model with sha256"):
         generate(plan, other, GenerateOptions())
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (
+            {"dtype": "float16"},
+            "tensor 'h' is float16 of shape ['N', 4] in the plan, float32 of shape ['N', 4] in "
+            "the model: plan again",
+        ),
+        (
+            {"shape": ["N", 5]},
+            "tensor 'h' is float32 of shape ['N', 5] in the plan, float32 of shape ['N', 4] in "
+            "the model: plan again",
+        ),
+        (
+            {"shape": [4]},
+            "tensor 'h' is float32 of shape [4] in the plan, float32 of shape ['N', 4] in the "
+            "model: plan again",
+        ),
+        ({"name": "z"}, "the model has no tensor 'z'"),
+    ],
+)
+def test_a_plan_from_elsewhere_that_tells_of_other_tensors_is_refused(
+    tmp_path: Path, change: dict[str, Any], fault: str
+) -> None:
+    model, plan = planned(tmp_path)
+    data = json.loads(plan.to_json())
+    del data["plan_id"]
+    data["tensors"][1] |= change
+    with pytest.raises(InputError) as caught:
+        generate(Plan.from_data(data), model, GenerateOptions())
+    assert caught.value.faults == (fault,)
+
+
+def test_other_symbols_for_the_same_sizes_are_fine(tmp_path: Path) -> None:
+    model, plan = planned(tmp_path)
+    data = json.loads(plan.to_json().replace('"N"', '"batch"'))
+    del data["plan_id"]
+    _, batching = generate(Plan.from_data(data), model, GenerateOptions())
+    assert batching.max_batch_size == 16
 
 
 def test_a_component_that_onnx_runtime_refuses_is_found(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from tritier.cli.common import (
 )
 from tritier.cli.output import say, show_json, show_table, size_text
 from tritier.documents import Assignment, Plan
+from tritier.errors import InputError
 from tritier.files import write_document_file
 from tritier.graph import TensorInfo, load_model
 from tritier.workflow import plan_from_assignment, remember
@@ -56,7 +57,10 @@ def plan_command(
     """
     loaded = load_model(model)
     spec = load_servers(servers)
-    plan = plan_from_assignment(loaded, Assignment.load(assignment), spec, name)
+    try:
+        plan = plan_from_assignment(loaded, Assignment.load(assignment), spec, name)
+    except InputError as error:  # what the assignment asks for and the model can't do
+        raise InputError(error.faults, error.source or str(assignment)) from None
     if not dry_run:
         write_document_file(output, plan.to_json(), force)
         remember(workspace(context).pool, plan, loaded)

@@ -32,6 +32,9 @@ def open_session(
     options.graph_optimization_level = _LEVELS[optimisation]
     options.intra_op_num_threads = threads or os.cpu_count() or 1
     options.log_severity_level = 4
+    # A chain opens a session per component; the threads of those that wait would take the
+    # processor from the one that runs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     source = model if isinstance(model, bytes) else str(model)
     try:
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])

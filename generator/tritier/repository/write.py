@@ -16,6 +16,7 @@ from tritier.documents import (
     Plan,
     Tolerance,
 )
+from tritier.errors import InputError
 from tritier.files import replaced_dir, sha256_bytes
 from tritier.repository.check import check_wiring
 from tritier.repository.dataplane import build_data_plane
@@ -63,7 +64,15 @@ def generate_files(
 
 
 def write_files(files: Mapping[str, bytes], output: Path, force: bool) -> None:
-    """Fill `output` with the files; what was there stays if anything fails."""
+    """Fill `output` with the files; what was there stays if anything fails.
+
+    `force` replaces a folder that was generated, and no other: all in it would be lost.
+    """
+    if output.is_dir() and any(output.iterdir()) and not (output / MANIFEST_NAME).is_file():
+        raise InputError(
+            f"{output} holds files and no {MANIFEST_NAME}, so it was not generated and is never "
+            "replaced: choose another folder"
+        )
     with replaced_dir(output, force) as folder:
         for name, data in files.items():
             path = folder / name
