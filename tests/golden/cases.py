@@ -17,7 +17,8 @@ from pathlib import Path
 
 import onnx.parser
 
-from tritier.documents import Assignment, Document, LabState, Manifest, Plan, ServersSpec
+from tritier import documents
+from tritier.documents import Assignment, Document, Plan, ServersSpec
 from tritier.errors import TritierError
 from tritier.graph import LoadedModel, load_model
 from tritier.repository import MANIFEST_NAME, GenerateOptions, write_files
@@ -27,12 +28,12 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 INPUT = HERE / "input"
 BAD = HERE / "bad"
+# Every type that is a file of its own, by what messages call it: `servers file`, `plan`, ...
 SCHEMAS: dict[str, type[Document]] = {
-    "assignment": Assignment,
-    "lab_state": LabState,
-    "manifest": Manifest,
-    "plan": Plan,
-    "servers": ServersSpec,
+    item.title.replace(" ", "_"): item
+    for item in vars(documents).values()
+    if isinstance(item, type) and issubclass(item, Document) and "title" in vars(item)
+    if item is not Document
 }
 # Case -> what is chosen beside the assignment of that name.
 CASES = {
@@ -91,7 +92,7 @@ def without_copies(files: dict[str, bytes]) -> dict[str, bytes]:
 
 def error_of(folder: Path) -> str:
     """The message of a folder of bad input; what is not in it is taken from `input/`."""
-    with _model(folder) as model, tempfile.TemporaryDirectory() as scratch:
+    with _model() as model, tempfile.TemporaryDirectory() as scratch:
         try:
             if (folder / "model.onnx").exists():
                 load_model(folder / "model.onnx")
@@ -116,9 +117,8 @@ def _own(folder: Path, name: str) -> Path:
 
 
 @contextmanager
-def _model(folder: Path | None = None) -> Iterator[LoadedModel]:
+def _model() -> Iterator[LoadedModel]:
     """The hand-written model as the file that it would be."""
-    assert folder is None or folder.is_dir()
     proto = onnx.parser.parse_model((INPUT / "model.txt").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "golden.onnx"

@@ -10,7 +10,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from tests.golden.cases import BAD, CASES, ROOT, committed, differences, generated, golden
+from tests.golden.cases import BAD, CASES, ROOT, SCHEMAS, committed, differences, generated, golden
 from tests.helpers.configs import crossings, read_configs
 from tritier.documents import Manifest, Plan, ServersSpec
 from tritier.files import write_file
@@ -103,8 +103,12 @@ def test_an_error_names_no_path_of_this_machine(folder: Path) -> None:
     assert str(ROOT) not in text
 
 
+def test_every_document_has_a_schema() -> None:
+    assert {"assignment", "lab_state", "manifest", "plan", "servers_file"} <= set(SCHEMAS)
+
+
 def test_the_schema_knows_the_keys_that_files_use() -> None:
-    schema = json.loads((ROOT / "docs" / "schemas" / "servers.json").read_text())
+    schema = json.loads((ROOT / "docs" / "schemas" / "servers_file.json").read_text())
     assert schema == ServersSpec.model_json_schema()
     assert set(schema["$defs"]["Link"]["properties"]) == {
         "from",

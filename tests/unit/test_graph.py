@@ -360,7 +360,14 @@ def test_what_cannot_cross_is_named(text: str, fault: str) -> None:
     with pytest.raises(InputError) as caught:
         infer_tensors(parse(text), ["x"])
     assert caught.value.faults[0].startswith(fault)
-    assert caught.value.faults[0].endswith("assign the layers on both sides of it to one server")
+    assert "assign the layers on both sides of it to one server" in caught.value.faults[0]
+
+
+def test_a_size_of_minus_one_is_an_unknown_one() -> None:
+    model = parse("m (float[4] x) => (float[4] y) { y = Relu (x) }")
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = -1
+    assert infer_tensors(model, ["x", "y"])["x"].shape == ("?",)
 
 
 def test_a_model_that_neither_knows_is_refused() -> None:

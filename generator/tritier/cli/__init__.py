@@ -13,6 +13,7 @@ from tritier.cli.common import DEFAULT_WORKSPACE, Workspace
 from tritier.cli.demo import demo_command
 from tritier.cli.deploy import deploy_command, undeploy_command
 from tritier.cli.generate import generate_command
+from tritier.cli.inspect import inspect_command
 from tritier.cli.lab import lab_app
 from tritier.cli.output import say, show_text
 from tritier.cli.plan import plan_command
@@ -36,6 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"auto_envvar_prefix": "TRITIER", "help_option_names": ["-h", "--help"]},
 )
+app.command("inspect")(inspect_command)
 app.command("plan")(plan_command)
 app.command("generate")(generate_command)
 app.command("verify")(verify_command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -182,7 +183,7 @@ def _flow_faults(data: dict[str, Any]) -> list[str]:
     faults = []
     for tensor in data["tensors"]:
         places = [place[name] for name in (tensor["source"], *tensor["consumers"])]
-        if any(a >= b for a, b in zip(places, places[1:], strict=False)):
+        if any(a >= b for a, b in pairwise(places)):
             faults.append(
                 f"tensors: source and consumers of '{tensor['name']}' must stand in the order of "
                 "the layers, each once"

@@ -37,6 +37,7 @@ import onnx
 Shape = tuple[int, ...]
 _STANDARD = ("", "ai.onnx")
 _CONTRIB = "com.microsoft"
+_TAPS = {"nearest": 0, "linear": 2, "cubic": 4}  # of an interpolation, per dimension
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def node_flops(node: onnx.NodeProto, shapes: Mapping[str, Shape]) -> int | None:
     )
     try:
         return formula(sized)
-    except (_Unknown, IndexError):  # a shape is missing, or of too low a rank for the operator
+    except (_Unknown, IndexError, ValueError):  # missing, or of a wrong number of dimensions
         return None
 
 
@@ -153,20 +154,19 @@ def _recurrent(sized: SizedNode) -> int:
 
 def _pool(per_element: int) -> Formula:
     def count(sized: SizedNode) -> int:
-        return per_element * sized.made * math.prod(sized.attribute("kernel_shape", ()))
+        kernel: tuple[int, ...] = tuple(sized.attribute("kernel_shape", ()))
+        return per_element * sized.made * math.prod(kernel)
 
     return count
 
 
 def _resize(sized: SizedNode) -> int:
     before, after = sized.input(0), _at(sized.outputs, 0)
-    taps = {"nearest": 0, "linear": 2, "bilinear": 2, "cubic": 4}.get(
-        sized.attribute("mode", "nearest")
-    )
+    taps = _TAPS.get(sized.attribute("mode", "nearest"))
     if taps is None or sized.attribute("antialias", 0):
         raise _Unknown
     resized = sum(a != b for a, b in zip(before, after, strict=True))
-    return 2 * sized.made * taps**resized if taps and resized else 0
+    return 2 * sized.made * math.prod([taps] * resized) if resized else 0
 
 
 def _scatter(sized: SizedNode) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import networkx as nx
@@ -57,12 +57,10 @@ def profile_model(
     _refuse_end_names(graph)
     filled = fill_dims(model.proto, dims or {})
     sizes = tensor_sizes(model.proto, filled)
-    weights = _weights(model.proto, graph)
+    weights = _weights(model.proto, graph, sizes)
     layers = _layer_profiles(model.proto, graph, sizes, weights)
     chosen = quantizable_layers(layers, quantizable or Quantizable())
-    layers = [
-        layer.model_copy(update={"quantizable": layer.name in chosen}) for layer in layers
-    ]
+    layers = [layer.model_copy(update={"quantizable": layer.name in chosen}) for layer in layers]
     profile = ModelProfile(
         model=PlanModel(name=model.default_name, sha256=model.sha256),
         dims=filled,
@@ -87,9 +85,9 @@ def quantizable_layers(layers: Sequence[LayerProfile], choice: Quantizable) -> s
     known = sorted({layer.op_type for layer in layers})
     unknown = [name for name in choice.types or () if name not in known]
     if unknown:
+        has = f"the model has {', '.join(known)}"
         raise InputError(
-            [f"no layer is of type '{name}'{did_you_mean(name, known)}; the model has "
-             f"{', '.join(known)}" for name in unknown]  # fmt: skip
+            [f"no layer is of type '{name}'{did_you_mean(name, known)}; {has}" for name in unknown]
         )
     types = choice.types or DEFAULT_QUANTIZABLE_TYPES
     ranked = [x for x in layers if x.op_type in types and x.flops is not None]
@@ -139,9 +137,7 @@ def _consumers(graph: LayerGraph, tensor: str) -> tuple[str, ...]:
     return (*names, *([RECEIVER] if tensor in graph.outputs else []))
 
 
-def _tensor_profiles(
-    graph: LayerGraph, sizes: Mapping[str, TensorSize]
-) -> Iterator[TensorProfile]:
+def _tensor_profiles(graph: LayerGraph, sizes: Mapping[str, TensorSize]) -> Iterator[TensorProfile]:
     for tensor in _tensors(graph):
         size = sizes.get(tensor, _UNKNOWN_SIZE)
         yield TensorProfile(
@@ -201,55 +197,67 @@ def _totals(
 
 @dataclass
 class _Weight:
-    """A constant as the model holds it, and the layers that need it."""
+    """A constant that is held in memory, and the layers that need it."""
 
     bytes: int
     layers: list[str] = field(default_factory=list)
 
 
-def _weights(model: onnx.ModelProto, graph: LayerGraph) -> dict[str, _Weight]:
-    """Every constant by name, with the layers that read it, also through constant nodes."""
+def _weights(
+    model: onnx.ModelProto, graph: LayerGraph, sizes: Mapping[str, TensorSize]
+) -> dict[str, _Weight]:
+    """Every constant by name, with the layers that read it.
+
+    What a constant node makes counts at its own size, since runtimes compute it once, when they
+    load the model; but DequantizeLinear, which they keep, counts as what it reads.
+    """
     found = {t.name: _Weight(stored_bytes(t)) for t in model.graph.initializer}
-    found |= {
-        s.values.name: _Weight(stored_bytes(s.values) + stored_bytes(s.indices))
-        for s in model.graph.sparse_initializer
-    }
-    roots = {name: frozenset([name]) for name in found}  # tensor -> constants it is made of
+    found |= {s.values.name: _Weight(_sparse_bytes(s)) for s in model.graph.sparse_initializer}
+    held = {name: frozenset([name]) for name in found}  # constant tensor -> what is held for it
     for index in graph.constant_nodes:
         node = model.graph.node[index]
-        needed = frozenset().union(*(roots.get(n, frozenset()) for n in free_names(node)))
-        own = _attribute_bytes(node)
-        outputs = [name for name in node.output if name]
-        if own:
-            found[outputs[0]] = _Weight(own)
-            needed |= {outputs[0]}
-        roots.update(dict.fromkeys(outputs, needed))
+        reads = frozenset[str]().union(*(held.get(n, ()) for n in free_names(node)))
+        for name in filter(None, node.output):
+            count = sizes.get(name, _UNKNOWN_SIZE).bytes
+            if node.op_type == "DequantizeLinear" or (count is None and reads):
+                held[name] = reads
+            else:
+                found[name] = _Weight(_attribute_bytes(node) if count is None else count)
+                held[name] = frozenset([name])
     for layer in graph.layers:
         node = model.graph.node[layer.index]
-        for name in sorted(set().union(*(roots.get(n, frozenset()) for n in free_names(node)))):
+        for name in frozenset[str]().union(*(held.get(n, ()) for n in free_names(node))):
             found[name].layers.append(layer.name)
-        if own := _attribute_bytes(node):  # of If and Loop bodies: nobody else's
-            key = f"{layer.name}/body"
-            while key in found:
-                key += "_"
-            found[key] = _Weight(own, [layer.name])
+        if own := _attribute_bytes(node):  # of the bodies of If and Loop: nobody else's
+            found[_free_key(f"{layer.name}/body", found)] = _Weight(own, [layer.name])
     return found
+
+
+def _free_key(key: str, taken: Container[str]) -> str:
+    while key in taken:
+        key += "_"
+    return key
 
 
 def _attribute_bytes(node: onnx.NodeProto) -> int:
     """Bytes of the constants in a node's attributes and in the bodies that it holds."""
     total = 0
-    for attribute in node.attribute:
-        tensors = [attribute.t] if attribute.HasField("t") else list(attribute.tensors)
-        bodies = [attribute.g] if attribute.HasField("g") else list(attribute.graphs)
-        for body in bodies:
+    for item in node.attribute:
+        tensors = [item.t] if item.HasField("t") else list(item.tensors)
+        sparse = [item.sparse_tensor] if item.HasField("sparse_tensor") else []
+        for body in [item.g] if item.HasField("g") else item.graphs:
             tensors += body.initializer
+            sparse += body.sparse_initializer
             total += sum(_attribute_bytes(inner) for inner in body.node)
-        total += sum(stored_bytes(tensor) for tensor in tensors)
-        if node.op_type == "Constant":  # in short form; the tensor that it makes has 4 or 8 bytes
-            total += {"value_int": 8, "value_float": 4}.get(attribute.name, 0)
-            total += 8 * len(attribute.ints) + 4 * len(attribute.floats)
+        total += sum(map(stored_bytes, tensors)) + sum(map(_sparse_bytes, sparse))
+        if node.op_type == "Constant":  # its short forms
+            total += {"value_int": 8, "value_float": 4}.get(item.name, 0) + len(item.s)
+            total += 8 * len(item.ints) + 4 * len(item.floats) + sum(map(len, item.strings))
     return total
+
+
+def _sparse_bytes(tensor: onnx.SparseTensorProto) -> int:
+    return stored_bytes(tensor.values) + stored_bytes(tensor.indices)
 
 
 def _shared(weights: Mapping[str, _Weight]) -> Iterator[SharedWeight]:
@@ -263,7 +271,9 @@ def _named_layers(names: Sequence[str], patterns: Sequence[str]) -> set[str]:
     chosen: set[str] = set()
     faults = []
     for pattern in patterns:
-        matches = [pattern] if pattern in names else fnmatch.filter(names, pattern)
+        matches = (
+            [pattern] if pattern in names else [n for n in names if fnmatch.fnmatchcase(n, pattern)]
+        )
         if not matches:
             hint = did_you_mean(pattern, names)
             faults.append(f"'{pattern}' is the name of no layer and matches none{hint}")

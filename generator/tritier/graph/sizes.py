@@ -21,7 +21,7 @@ from tritier.graph.tensors import DTYPES, Dim
 _SMALL_ELEMENTS = 1024
 _UNNAMED = "?"
 _BITS_OF_PARTS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
-_RUNTIME_NAMES = {"float": "float32", "double": "float64"}
+_RUNTIME_NAMES = {"float": "float32", "double": "float64", "seq": "sequence"}
 
 
 @dataclass(frozen=True)
@@ -54,42 +54,48 @@ def tensor_sizes(model: onnx.ModelProto, dims: Mapping[str, int]) -> dict[str, T
     InputError when the model's tensors can't have these sizes.
     """
     sized = _skeleton(model, dims)
+    _refuse_contradiction(model, sized, dims)
     found = _inferred(sized)
+    _add_masks(sized, found)
     open_names = [
         name
         for name in dict.fromkeys(name for node in sized.graph.node for name in node.output if name)
         if name not in found or found[name].numbers is None
     ]
     if open_names:
-        found |= {
-            name: size if size.shape else TensorSize(size.dtype, _shape(found.get(name)))
-            for name, size in _by_runtime(sized, open_names).items()
-        }
+        for name, size in _by_runtime(sized, open_names).items():
+            found[name] = _merged(found.get(name), size)
     for tensor in model.graph.initializer:
         found[tensor.name] = TensorSize(_dtype(tensor.data_type), tuple(tensor.dims))
     return found
 
 
 def fill_dims(model: onnx.ModelProto, dims: Mapping[str, int]) -> dict[str, int]:
-    """`dims` and, when all inputs have one and the same symbolic leading size, 1 for that.
+    """`dims` and 1 for the batch: the leading size of all inputs, if that is one and the same
+    symbol, or has no name in any of them.
 
-    A size without a name is '?', which stands for all such sizes of the inputs. Raises InputError
-    for names that are no symbolic size of the model.
+    An input's size without a name is called by its place, `x[2]`. Raises InputError for names that
+    are no symbolic size of the model.
     """
-    inputs = _inputs(model)
-    leading = {_symbol(v.type.tensor_type.shape.dim[0]) if _rank(v) else None for v in inputs}
-    symbol = next(iter(leading), None)
-    filled = {symbol: 1} if len(leading) == 1 and symbol not in (None, _UNNAMED) else {}
-    values = [*inputs, *model.graph.output, *model.graph.value_info]
-    known = sorted({s for v in values for d in _dims(v) if (s := _symbol(d)) is not None})
+    symbols = [_input_symbols(value) for value in _inputs(model)]
+    leading = [names[0] if names else None for names in symbols]
+    unnamed = [f"{value.name}[0]" for value in _inputs(model)]
+    batch = [name for name in leading if name] if len({*leading}) == 1 else []
+    if leading == unnamed:
+        batch = unnamed
+    others = [*model.graph.output, *model.graph.value_info]
+    named = {s for v in others for d in _dims(v) if (s := _symbol(d)) and s != _UNNAMED}
+    known = sorted(named | {name for names in symbols for name in names if name})
     unknown = [name for name in dims if name not in known]
     if unknown:
-        names = ", ".join(known) or "none"
+        has = f"it has {', '.join(known) or 'none'}"
         raise InputError(
-            [f"'{name}' is no symbolic size of the model{did_you_mean(name, known)}; it has {names}"
-             for name in unknown]  # fmt: skip
+            [
+                f"'{name}' is no symbolic size of the model{did_you_mean(name, known)}; {has}"
+                for name in unknown
+            ]
         )
-    return {**{name: size for name, size in filled.items() if name is not None}, **dims}
+    return {**dict.fromkeys(batch, 1), **dims}
 
 
 def stored_bytes(tensor: onnx.TensorProto) -> int:
@@ -128,12 +134,17 @@ def _dims(value: onnx.ValueInfoProto) -> Iterator[onnx.TensorShapeProto.Dimensio
         yield from value.type.tensor_type.shape.dim
 
 
-def _rank(value: onnx.ValueInfoProto) -> int:
-    return sum(1 for _ in _dims(value))
+def _input_symbols(value: onnx.ValueInfoProto) -> list[str | None]:
+    """Symbol of each size of an input, None for a number."""
+    symbols = (_symbol(dim) for dim in _dims(value))
+    return [f"{value.name}[{i}]" if s == _UNNAMED else s for i, s in enumerate(symbols)]
 
 
 def _symbol(dim: onnx.TensorShapeProto.Dimension) -> str | None:
-    return None if dim.HasField("dim_value") else dim.dim_param or _UNNAMED
+    """None for a number. Some exporters write -1 for a size that they don't know."""
+    if dim.HasField("dim_value") and dim.dim_value >= 0:
+        return None
+    return dim.dim_param or _UNNAMED
 
 
 def _skeleton(model: onnx.ModelProto, dims: Mapping[str, int]) -> onnx.ModelProto:
@@ -161,15 +172,36 @@ def _skeleton(model: onnx.ModelProto, dims: Mapping[str, int]) -> onnx.ModelProt
 
 def _put_numbers(graph: onnx.GraphProto, inputs: list[str], dims: Mapping[str, int]) -> None:
     for value in (*graph.input, *graph.output, *graph.value_info):
-        for index, dim in enumerate(_dims(value)):
-            symbol = _symbol(dim)
-            if symbol == _UNNAMED and value.name not in inputs:
+        is_input = value.name in inputs
+        symbols = _input_symbols(value) if is_input else [_symbol(dim) for dim in _dims(value)]
+        for symbol, dim in zip(symbols, _dims(value), strict=True):
+            if symbol is None:
                 continue
-            # Without a name, a leading size is nearly always the batch.
-            default = 1 if symbol == _UNNAMED and index == 0 else None
-            number = dims.get(symbol, default) if symbol is not None else None
-            if number is not None:
-                dim.dim_value = number
+            if symbol == _UNNAMED:
+                dim.Clear()
+            elif symbol in dims:
+                dim.dim_value = dims[symbol]
+            else:
+                dim.dim_param = symbol
+
+
+def _refuse_contradiction(
+    model: onnx.ModelProto, sized: onnx.ModelProto, dims: Mapping[str, int]
+) -> None:
+    """Inference that fails with these sizes, and without them does not, shows that they are wrong;
+    ONNX would leave out or keep shapes as they were declared, without a word."""
+    fault = _strict_fault(sized) if dims else ""
+    if fault and not _strict_fault(_skeleton(model, {})):
+        sizes = ", ".join(f"{name}={size}" for name, size in dims.items())
+        raise InputError(f"the sizes {sizes} don't fit the model: {fault}")
+
+
+def _strict_fault(model: onnx.ModelProto) -> str:
+    try:
+        onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        return " ".join(str(error).split())
+    return ""
 
 
 def _inferred(model: onnx.ModelProto) -> dict[str, TensorSize]:
@@ -181,20 +213,35 @@ def _inferred(model: onnx.ModelProto) -> dict[str, TensorSize]:
     return {value.name: _size(value) for value in values}
 
 
+def _add_masks(model: onnx.ModelProto, found: dict[str, TensorSize]) -> None:
+    """The mask of a Dropout, about which inference is silent before opset 10: as its data."""
+    for node in model.graph.node:
+        if node.op_type == "Dropout" and len(node.output) > 1 and node.output[0] in found:
+            mask = found.get(node.output[1])
+            if mask is None or mask.shape is None:
+                found[node.output[1]] = found[node.output[0]]
+
+
 def _size(value: onnx.ValueInfoProto) -> TensorSize:
     kind = value.type.WhichOneof("value")
     if kind != "tensor_type":
         return TensorSize(kind.removesuffix("_type") if kind else None, None)
     tensor = value.type.tensor_type
-    shape = tuple(
-        int(dim.dim_value) if dim.HasField("dim_value") else dim.dim_param or _UNNAMED
-        for dim in tensor.shape.dim
-    )
+    shape = tuple(_symbol(dim) or int(dim.dim_value) for dim in tensor.shape.dim)
     return TensorSize(_dtype(tensor.elem_type), shape if tensor.HasField("shape") else None)
 
 
-def _shape(size: TensorSize | None) -> tuple[Dim, ...] | None:
-    return size.shape if size else None
+def _merged(inferred: TensorSize | None, runtime: TensorSize) -> TensorSize:
+    """Of two sizes the number, else the symbol. ONNX Runtime gives a shape without dimensions when
+    it does not know their number: then ONNX's inference is believed."""
+    before = inferred or TensorSize(None, None)
+    shape = before.shape
+    if shape is None:
+        shape = runtime.shape or None
+    elif runtime.shape is not None and len(runtime.shape) == len(shape):
+        pairs = zip(shape, runtime.shape, strict=True)
+        shape = tuple(a if isinstance(a, int) or b == _UNNAMED else b for a, b in pairs)
+    return TensorSize(before.dtype or runtime.dtype, shape)
 
 
 def _by_runtime(model: onnx.ModelProto, names: list[str]) -> dict[str, TensorSize]:
@@ -222,8 +269,8 @@ def _by_runtime(model: onnx.ModelProto, names: list[str]) -> dict[str, TensorSiz
 
 
 def _of_runtime(node: ort.NodeArg) -> TensorSize:
-    kind = node.type.removesuffix(")").removeprefix("tensor(")
+    kind, _, element = node.type.removesuffix(")").partition("(")
+    if kind != "tensor":
+        return TensorSize(_RUNTIME_NAMES.get(kind, kind), None)
     shape = tuple(dim if isinstance(dim, int | str) else _UNNAMED for dim in node.shape)
-    if not node.type.startswith("tensor("):
-        return TensorSize(node.type.partition("(")[0], None)
-    return TensorSize(_RUNTIME_NAMES.get(kind, kind), shape)
+    return TensorSize(_RUNTIME_NAMES.get(element, element), shape)

@@ -104,7 +104,7 @@ def _of_value(value: onnx.ValueInfoProto | None) -> TensorInfo | None:
 
 
 def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
-    if dim.HasField("dim_value"):
+    if dim.HasField("dim_value") and dim.dim_value >= 0:  # some exporters write -1 for any size
         return int(dim.dim_value)
     return dim.dim_param or "?"
 
@@ -162,5 +162,6 @@ def _fault(name: str, value: onnx.ValueInfoProto | None) -> str:
         kind = f"tensor of {onnx.TensorProto.DataType.Name(number).lower()}"
     return (
         f"tensor '{name}' is a {kind}; only tensors of {', '.join(DTYPES.values())} can cross "
-        "between components: assign the layers on both sides of it to one server"
+        "between components: assign the layers on both sides of it to one server, or take it from "
+        "the inputs and outputs of the model"
     )
