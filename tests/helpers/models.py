@@ -28,6 +28,17 @@ MEAN_SHIFT = """
     }
 """
 
+# Every tensor has 16 bytes.
+DIAMOND = """
+    g (float[4] x) => (float[4] y) <float[4] w = {1, 2, 3, 4}> {
+      [relu] h = Relu(x)
+      [neg] n = Neg(h)
+      [mul] m = Mul(h, w)
+      [add] s = Add(n, m)
+      [sub] y = Sub(s, w)
+    }
+"""
+
 
 def parse(text: str) -> onnx.ModelProto:
     """The model of a text `g (inputs) => (outputs) { [layer name] out = Op(in) ... }`."""

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from tests.helpers.models import layers_of, load, parse
+from tests.helpers.models import DIAMOND, layers_of, load, parse
 from tritier.documents import (
     ModelProfile,
     SharedWeight,
@@ -20,16 +20,6 @@ from tritier.errors import InputError
 from tritier.graph import LoadedModel, Quantizable, graph_with_ends, profile_model
 from tritier.graph.sizes import stored_bytes
 
-# float32: x 16 bytes, h 16, n 16, m 16, y 16; s is split into halves of 8.
-DIAMOND = """
-    g (float[4] x) => (float[4] y) <float[4] w = {1, 2, 3, 4}> {
-      [relu] h = Relu(x)
-      [neg] n = Neg(h)
-      [mul] m = Mul(h, w)
-      [add] s = Add(n, m)
-      [sub] y = Sub(s, w)
-    }
-"""
 CONVS = """
     g (float[N,2,H,W] x) => (float[N,2,H,W] y) <float[2,2,1,1] w = {1, 2, 3, 4}> {
       [a] h = Conv(x, w)

@@ -10,20 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.helpers.models import load
+from tests.helpers.models import DIAMOND, load
 from tritier.documents import ModelProfile, TensorProfile, activation_peak_bytes
 from tritier.errors import InputError
 from tritier.graph import profile_model
-
-DIAMOND = """
-    g (float[4] x) => (float[4] y) <float[4] w = {1, 2, 3, 4}> {
-      [relu] h = Relu(x)
-      [neg] n = Neg(h)
-      [mul] m = Mul(h, w)
-      [add] s = Add(n, m)
-      [sub] y = Sub(s, w)
-    }
-"""
 
 
 def profiled(folder: Path, text: str, **options: Any) -> ModelProfile:

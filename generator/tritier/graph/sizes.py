@@ -14,7 +14,7 @@ import onnx
 import onnxruntime as ort
 
 from tritier.errors import InputError, did_you_mean
-from tritier.graph.tensors import DTYPES, Dim
+from tritier.graph.tensors import DTYPES, Dim, runtime_outputs
 
 # What is larger can hold no shape; it is declared instead of copied, so that inference is quick and
 # models above 2 GiB fit into the message that it takes.
@@ -255,17 +255,12 @@ def _by_runtime(model: onnx.ModelProto, names: list[str]) -> dict[str, TensorSiz
     probe.graph.output.extend(
         onnx.ValueInfoProto(name=name) for name in names if name not in declared
     )
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(
-            probe.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        nodes = runtime_outputs(probe, ort.GraphOptimizationLevel.ORT_ENABLE_BASIC)
     except Exception:  # ONNX Runtime's own types; then these sizes stay unknown
         return {}
     wanted = set(names)
-    return {node.name: _of_runtime(node) for node in session.get_outputs() if node.name in wanted}
+    return {node.name: _of_runtime(node) for node in nodes if node.name in wanted}
 
 
 def _of_runtime(node: ort.NodeArg) -> TensorSize:

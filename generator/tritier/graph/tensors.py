@@ -135,18 +135,23 @@ def _probe(
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
     for name, tensor in (shapes_of or {}).items():
         probe.graph.node.append(onnx.helper.make_node("Shape", [tensor], [name]))
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
     try:
-        session = ort.InferenceSession(
-            probe.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        return runtime_outputs(probe, ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
     except Exception as error:  # ONNX Runtime's own types, one per status code
         raise InputError(
             f"the types of {len(outputs)} tensors are unknown and ONNX Runtime refuses the model: "
             f"{error}"
         ) from None
+
+
+def runtime_outputs(model: onnx.ModelProto, level: ort.GraphOptimizationLevel) -> list[ort.NodeArg]:
+    """What ONNX Runtime infers of the outputs; raises its own errors if it refuses the model."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = level
+    options.log_severity_level = 4
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     return list(session.get_outputs())
 
 

@@ -75,19 +75,13 @@ class _Merger:
         self._server = [server_of[layers[0]] for layers in rough]
         group_of = {layer: index for index, layers in enumerate(rough) for layer in layers}
         self._before = [0] * len(rough)  # direct predecessors
-        self._after = [0] * len(rough)  # direct successors
         for layer, index in group_of.items():
             for source in {group_of[u] for u in predecessors[layer]} - {index}:
                 self._before[index] |= 1 << source
-                self._after[source] |= 1 << index
         self._ancestors = [0] * len(rough)
-        self._descendants = [0] * len(rough)
         for index in range(len(rough)):  # ascending levels are a topological order
             for source in _bits(self._before[index]):
                 self._ancestors[index] |= self._ancestors[source] | 1 << source
-        for index in reversed(range(len(rough))):
-            for target in _bits(self._after[index]):
-                self._descendants[index] |= self._descendants[target] | 1 << target
 
     def merge_all(self) -> None:
         """Merge until no pair is left that can be."""
@@ -115,12 +109,14 @@ class _Merger:
             yield self._layers[index]
 
     def _choose(self, index: int, candidates: list[int]) -> int | None:
-        """The group to merge `index` into: one that it reads from, else the first possible."""
+        """The group to merge `index` into: one that it reads from, else the first possible.
+
+        A path can only lead from a candidate to `index`: what `index` leads to has a higher level,
+        and groups of higher levels have not been merged into anything yet.
+        """
         barred = 0
         for source in _bits(self._before[index]):
             barred |= self._ancestors[source]
-        for target in _bits(self._after[index]):
-            barred |= self._descendants[target]
         possible = [c for c in candidates if not barred >> c & 1]
         feeding = [c for c in possible if self._before[index] >> c & 1]
         return next(iter([*feeding, *possible]), None)
@@ -128,17 +124,15 @@ class _Merger:
     def _merge(self, kept: int, gone: int) -> None:
         self._layers[kept] += self._layers.pop(gone)
         both = 1 << kept | 1 << gone
-        for table in (self._before, self._after, self._ancestors, self._descendants):
+        for table in (self._before, self._ancestors):
             table[kept] = (table[kept] | table[gone]) & ~both
             table[gone] = 0
         for index in self._layers:
-            for table in (self._before, self._after, self._ancestors, self._descendants):
+            for table in (self._before, self._ancestors):
                 if table[index] & 1 << gone:
                     table[index] = table[index] & ~(1 << gone) | 1 << kept
-        for index in _bits(self._descendants[kept]):
-            self._ancestors[index] |= self._ancestors[kept] | 1 << kept
-        for index in _bits(self._ancestors[kept]):
-            self._descendants[index] |= self._descendants[kept] | 1 << kept
+            if self._ancestors[index] >> kept & 1:
+                self._ancestors[index] |= self._ancestors[kept]
 
 
 def _bits(value: int) -> Iterator[int]:

@@ -73,9 +73,9 @@ def _check_tensors(plan: Plan, model: LoadedModel, graph: LayerGraph) -> None:
     """Raise InputError unless the plan's tensors are the model's, in type and shape."""
     known = {*graph.inputs, *graph.source}
     faults = [f"the model has no tensor '{t.name}'" for t in plan.tensors if t.name not in known]
-    names = [tensor.name for tensor in plan.tensors if tensor.name in known]
-    for name, info in border_tensors(model.proto, graph, names).items():
-        tensor = next((tensor for tensor in plan.tensors if tensor.name == name), None)
+    planned = {tensor.name: tensor for tensor in plan.tensors if tensor.name in known}
+    for name, info in border_tensors(model.proto, graph, planned).items():
+        tensor = planned.get(name)
         if tensor is not None and not _agree(tensor, info):
             faults.append(
                 f"tensor '{name}' is {tensor.dtype} of shape {list(tensor.shape)} in the plan, "
