@@ -1,8 +1,9 @@
 """What the golden files must hold, made anew from `input/` and `bad/`.
 
 Golden are: the generated tree of each case (`expected/`), the message of each bad input
-(`bad/*/error.txt`) and the JSON schemas of the documents (`docs/schemas/`). Nothing in them depends
-on the machine: the layers are elementwise, so that even the trial of a batch is exact everywhere.
+(`bad/*/error.txt`, `expected/bad_models.txt`) and the JSON schemas of the documents
+(`docs/schemas/`). Nothing in them depends on the machine: the layers are elementwise, so that even
+the trial of a batch is exact everywhere.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import onnx.parser
 
+from tests.golden import bad_models
 from tritier import documents
 from tritier.documents import Assignment, Document, Plan, ServersSpec
 from tritier.errors import TritierError
@@ -50,6 +52,7 @@ def golden() -> dict[str, bytes]:
         files |= {f"tests/golden/expected/{name}/{path}": data for path, data in tree.items()}
     for folder in sorted(BAD.iterdir()):
         files[f"tests/golden/bad/{folder.name}/error.txt"] = error_of(folder).encode() + b"\n"
+    files["tests/golden/expected/bad_models.txt"] = bad_models.messages().encode()
     for name, document in SCHEMAS.items():
         files[f"docs/schemas/{name}.json"] = _pretty(document.model_json_schema())
     return files

@@ -191,10 +191,8 @@ def test_other_symbols_for_the_same_sizes_are_fine(tmp_path: Path) -> None:
 
 
 def test_a_component_that_onnx_runtime_refuses_is_found(tmp_path: Path) -> None:
-    text = "g (float[2] x) => (float[2] y) { [a] h = Relu(x) [b] y = com.example.Op(h) }"
-    proto = parse(text)
-    proto.opset_import.add(domain="com.example", version=1)
-    model, plan = planned(tmp_path, proto)
+    text = "g (float[2] x) => (float[2] y) { [a] h = Relu(x) [b] y = com.microsoft.Lost(h) }"
+    model, plan = planned(tmp_path, parse(text))
     with pytest.raises(InputError, match="ONNX Runtime can't load the model"):
         generate(plan, model, GenerateOptions())
 

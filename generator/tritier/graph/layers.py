@@ -85,7 +85,7 @@ def build_layer_graph(model: onnx.ModelProto) -> LayerGraph:
     """Find the layers of a checked model.
 
     Raises InputError when the model has no input, an input that nothing reads, an output that
-    depends on no input, or a random node among its constants.
+    depends on no input, or a node that draws random numbers.
     """
     graph = model.graph
     initializers = {t.name for t in graph.initializer} | {
@@ -97,7 +97,7 @@ def build_layer_graph(model: onnx.ModelProto) -> LayerGraph:
     dynamic = _dynamic_tensors(graph, needs, set(inputs))
     alive = _needed_nodes(graph, needs, outputs)
     layers, constants = [], []
-    names = _node_names(graph)
+    names = node_names(graph)
     for index in sorted(alive):
         node = graph.node[index]
         read = tuple(dict.fromkeys(name for name in needs[index] if name in dynamic))
@@ -164,7 +164,7 @@ def _needed_nodes(
     return alive
 
 
-def _node_names(graph: onnx.GraphProto) -> list[str]:
+def node_names(graph: onnx.GraphProto) -> list[str]:
     """A unique name for every node: its own, or one made of its type and index."""
     names: list[str] = []
     taken = {node.name for node in graph.node}
@@ -201,12 +201,20 @@ def _refuse_odd_models(model: onnx.ModelProto, graph: LayerGraph) -> None:
         for name, count in Counter(graph.outputs).items()
         if count > 1
     ]
-    for index in graph.constant_nodes:
+    for index in sorted((*graph.constant_nodes, *(layer.index for layer in graph.layers))):
         node = model.graph.node[index]
-        if node.op_type in _RANDOM_OPS:
+        if random := _random_op(node):
             faults.append(
-                f"node '{node.name or index}' ({node.op_type}) draws random numbers: the model "
+                f"node '{node.name or index}' ({random}) draws random numbers: the model "
                 "has no reproducible output to compare with"
             )
     if faults:
         raise InputError(faults)
+
+
+def _random_op(node: onnx.NodeProto) -> str:
+    """The random operator that a node is, or that its sub-graphs hold; else an empty text."""
+    if node.op_type in _RANDOM_OPS and node.domain in ("", "ai.onnx"):
+        return node.op_type
+    bodies = [b for a in node.attribute for b in ([a.g] if a.HasField("g") else a.graphs)]
+    return next(filter(None, (_random_op(inner) for body in bodies for inner in body.node)), "")

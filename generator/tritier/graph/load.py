@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,21 @@ from onnx import external_data_helper
 
 from tritier.errors import InputError
 from tritier.files import sha256_bytes, sha256_file
+from tritier.graph.checks import name_faults, operator_faults, order_faults
+from tritier.graph.tensor_checks import tensor_faults, tensors_of
+
+_MOST_FAULTS = 10
+_MOST_TEXT = 300  # characters of a message of ONNX
+# How other files that people pass begin.
+_FORMATS = {
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"PK\x03\x04": "a ZIP archive, as PyTorch's .pt files are",
+    b"\x1f\x8b": "a gzip archive",
+    b"\x89HDF": "an HDF5 file, as Keras writes",
+    b"{": "a JSON text",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself: run `git lfs pull`",
+}
 
 
 @dataclass(frozen=True)
@@ -60,45 +74,96 @@ def load_model(path: Path) -> LoadedModel:
 
     Raises InputError when the file can't be read, is no ONNX model or breaks ONNX's rules.
     """
-    if not path.is_file():
-        raise InputError("no such file: give the path of an ONNX model", str(path))
-    try:
-        # Whatever the name ends in: ONNX would read `plan.json` as a model in JSON.
-        proto = onnx.load(str(path), format="protobuf")
-    except (DecodeError, ValueError, RuntimeError, OSError, onnx.checker.ValidationError) as error:
-        raise InputError(
-            f"is not a readable ONNX model ({_first_line(error)}): export it again", str(path)
-        ) from None
-    if not proto.graph.node:
-        raise InputError("is not an ONNX model with layers: its graph is empty", str(path))
-    try:
-        onnx.checker.check_model(str(path))
-    except (onnx.checker.ValidationError, ValueError) as error:
-        raise InputError(f"breaks ONNX's rules: {_first_line(error)}", str(path)) from None
-    external = _external_files(path)
+    proto = read_model(path)
+    external = external_files(proto, path.parent)
+    if external:
+        load_external_data(proto, path)
     return LoadedModel(path, _hash(path, external), proto, bool(external))
 
 
-def _external_files(path: Path) -> list[Path]:
-    """The files beside the model that hold its weights, in order of their names."""
-    bare = onnx.load(str(path), format="protobuf", load_external_data=False)
+def read_model(path: Path, unique_nodes: bool = True) -> onnx.ModelProto:
+    """A checked model; external data stay where they are.
+
+    Without `unique_nodes` two nodes may share a name, which ONNX Runtime does not run. Raises
+    InputError when the file can't be read, is no ONNX model or breaks ONNX's rules.
+    """
+    if not path.is_file():
+        raise InputError("no such file: give the path of an ONNX model", str(path))
+    proto = _parsed(path)
+    if not proto.graph.node:
+        raise InputError("is not an ONNX model with layers: its graph is empty", str(path))
+    _refuse_faults(proto, path, unique_nodes)
+    try:
+        onnx.checker.check_model(str(path))
+    except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
+        text = _first_line(error).replace(f"{path.parent}/", "")
+        raise InputError(f"breaks ONNX's rules: {text}", str(path)) from None
+    return proto
+
+
+def load_external_data(proto: onnx.ModelProto, path: Path) -> None:
+    """Read the external data of a model that was read from `path` into it."""
+    try:
+        external_data_helper.load_external_data_for_model(proto, str(path.parent))
+    except (ValueError, RuntimeError, OSError, onnx.checker.ValidationError) as error:
+        text = _first_line(error).replace(f"{path.parent}/", "")
+        raise InputError(f"its external data can't be read: {text}", str(path)) from None
+
+
+def external_files(proto: onnx.ModelProto, folder: Path) -> list[Path]:
+    """The files beside a model that hold its weights, in order of their names."""
     names = {
         entry.value
-        for tensor in _tensors(bare.graph)
+        for tensor in tensors_of(proto.graph)
         if external_data_helper.uses_external_data(tensor)
         for entry in tensor.external_data
         if entry.key == "location"
     }
-    return [path.parent / name for name in sorted(names)]
+    return [folder / name for name in sorted(names)]
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    """Every tensor that a graph holds, in its nodes and sub-graphs too."""
-    yield from graph.initializer
-    for attribute in (a for node in graph.node for a in node.attribute):
-        yield from [attribute.t] if attribute.HasField("t") else attribute.tensors
-        for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
-            yield from _tensors(inner)
+def _parsed(path: Path) -> onnx.ModelProto:
+    try:
+        # Whatever the name ends in: ONNX would read `plan.json` as a model in JSON.
+        return onnx.load(str(path), format="protobuf", load_external_data=False)
+    except DecodeError:
+        reason = _known_format(path) or _tensor(path) or "its protobuf ends too early or is none"
+    except (ValueError, RuntimeError, OSError) as error:
+        reason = _first_line(error).replace(f"{path.parent}/", "")
+    raise InputError(f"is not a readable ONNX model ({reason}): export it again", str(path))
+
+
+def _known_format(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(64).lstrip()
+    return next((f"it is {what}" for start, what in _FORMATS.items() if head.startswith(start)), "")
+
+
+def _tensor(path: Path) -> str:
+    """Not empty if the file is a single tensor, as models' inputs are often kept."""
+    tensor = onnx.TensorProto()
+    try:
+        tensor.ParseFromString(path.read_bytes())
+    except DecodeError:
+        return ""
+    known = tensor.data_type and tensor.data_type in onnx.TensorProto.DataType.values()
+    return "it is a single tensor" if known else ""
+
+
+def _refuse_faults(proto: onnx.ModelProto, path: Path, unique_nodes: bool) -> None:
+    faults = name_faults(proto.graph, unique_nodes)
+    if not faults:
+        faults = [
+            *order_faults(proto.graph),
+            *operator_faults(proto),
+            *tensor_faults(proto.graph, path.parent),
+        ]
+    if len(faults) > _MOST_FAULTS:
+        faults = [*faults[:_MOST_FAULTS], f"and {len(faults) - _MOST_FAULTS} more like these"]
+    if len(faults) == 1:
+        raise InputError(f"breaks ONNX's rules: {faults[0]}", str(path))
+    if faults:
+        raise InputError(faults, str(path))
 
 
 def _hash(path: Path, external: list[Path]) -> str:
@@ -112,4 +177,5 @@ def _hash(path: Path, external: list[Path]) -> str:
 
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}..."

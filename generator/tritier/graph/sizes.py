@@ -14,11 +14,8 @@ import onnx
 import onnxruntime as ort
 
 from tritier.errors import InputError, did_you_mean
-from tritier.graph.tensors import DTYPES, Dim, runtime_outputs
+from tritier.graph.tensors import DTYPES, Dim, runtime_outputs, without_weights
 
-# What is larger can hold no shape; it is declared instead of copied, so that inference is quick and
-# models above 2 GiB fit into the message that it takes.
-_SMALL_ELEMENTS = 1024
 _UNNAMED = "?"
 _BITS_OF_PARTS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
 _RUNTIME_NAMES = {"float": "float32", "double": "float64", "seq": "sequence"}
@@ -148,24 +145,8 @@ def _symbol(dim: onnx.TensorShapeProto.Dimension) -> str | None:
 
 
 def _skeleton(model: onnx.ModelProto, dims: Mapping[str, int]) -> onnx.ModelProto:
-    """The model with numbers for symbols, large constants being inputs without content."""
-    graph = model.graph
-    result = onnx.ModelProto(ir_version=max(model.ir_version, 4))
-    result.opset_import.extend(model.opset_import)
-    result.functions.extend(model.functions)
-    result.graph.name = graph.name
-    result.graph.node.extend(graph.node)
-    result.graph.sparse_initializer.extend(graph.sparse_initializer)
-    result.graph.output.extend(graph.output)
-    result.graph.value_info.extend(graph.value_info)
-    result.graph.input.extend(_inputs(model))
-    for tensor in graph.initializer:
-        if math.prod(tensor.dims) <= _SMALL_ELEMENTS:
-            result.graph.initializer.append(tensor)
-        else:
-            result.graph.input.append(
-                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-            )
+    """The model with numbers for symbols and without the content of large constants."""
+    result = without_weights(model)
     _put_numbers(result.graph, [v.name for v in _inputs(model)], dims)
     return result
 

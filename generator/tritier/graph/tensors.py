@@ -35,6 +35,9 @@ DTYPES: dict[int, DType] = {
     onnx.TensorProto.DOUBLE: "float64",
 }
 ELEMENT_TYPES: dict[str, int] = {name: number for number, name in DTYPES.items()}
+# What is larger can hold no shape; it is declared instead of copied, so that inference is quick and
+# models above 2 GiB fit into the message that it takes.
+_SMALL_ELEMENTS = 1024
 _ORT_NAMES = {"float32": "float", "float64": "double"}
 _ORT_DTYPES = {_ORT_NAMES.get(name, name): name for name in DTYPES.values()}
 
@@ -74,9 +77,33 @@ def infer_tensors(model: onnx.ModelProto, names: Iterable[str]) -> dict[str, Ten
     return {name: found[name] for name in wanted}
 
 
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A model for shape inference: its large constants are inputs without content, and inputs that
+    only declare an initializer are left out."""
+    graph = model.graph
+    constants = {tensor.name for tensor in graph.initializer}
+    result = onnx.ModelProto(ir_version=max(model.ir_version, 4))
+    result.opset_import.extend(model.opset_import)
+    result.functions.extend(model.functions)
+    result.graph.name = graph.name
+    result.graph.node.extend(graph.node)
+    result.graph.sparse_initializer.extend(graph.sparse_initializer)
+    result.graph.output.extend(graph.output)
+    result.graph.value_info.extend(graph.value_info)
+    result.graph.input.extend(v for v in graph.input if v.name not in constants)
+    for tensor in graph.initializer:
+        if math.prod(tensor.dims) <= _SMALL_ELEMENTS:
+            result.graph.initializer.append(tensor)
+        else:
+            result.graph.input.append(
+                onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+            )
+    return result
+
+
 def _inferred_values(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
     try:
-        graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+        graph = onnx.shape_inference.infer_shapes(without_weights(model), data_prop=True).graph
     except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
         graph = model.graph  # ONNX Runtime is asked below for all that is missing
     return {v.name: v for v in (*graph.value_info, *graph.input, *graph.output)}
