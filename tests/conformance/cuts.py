@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from tests.conformance.cases import Case
 from tests.helpers.models import spec
-from tritier.divider import Chain, cut_model
+from tritier.divider import Chain, cut_model, realise
 from tritier.documents import Plan
 from tritier.errors import InputError
 from tritier.workflow import plan_from_placement
@@ -93,7 +93,7 @@ class Split:
 def split(case: Case, placement: Mapping[str, str]) -> Split:
     """Plan and cut; InputError if the planner or the divider refuses."""
     plan = plan_from_placement(case.model, case.graph, placement, spec(SERVERS), "m")
-    subs = cut_model(case.model.proto, case.graph, plan)
+    subs = cut_model(realise(case.model.proto, case.graph, plan))
     return Split(case, plan, {sub.component: sub.data for sub in subs})
 
 

@@ -13,6 +13,10 @@ from tritier.resources import triton_dir
 
 ROOT = Path(tritier.__file__).parent
 BASE = {"errors", "files", "resources", "documents"}
+STAGES = {
+    "graph", "calibration", "planner", "divider", "repository", "pool", "deployment",
+}  # fmt: skip
+WORKFLOW = BASE | STAGES
 # Folder or module of the package -> what of the package it may import besides itself.
 ALLOWED = {
     "__init__": set[str](),
@@ -24,13 +28,14 @@ ALLOWED = {
     "graph": BASE,
     "planner": {"errors", "documents"},
     "divider": BASE | {"graph"},
+    "calibration": BASE | {"graph"},
+    "vision": {"errors", "documents"},
     "repository": BASE,
     "pool": BASE,
     "deployment": BASE | {"repository"},
-    "workflow": BASE | {"graph", "planner", "divider", "repository", "pool", "deployment"},
-    "demo": BASE | {"graph", "planner", "divider", "repository", "pool", "deployment", "workflow"},
-    "cli": BASE
-    | {"graph", "planner", "divider", "repository", "pool", "deployment", "workflow", "demo"},
+    "workflow": WORKFLOW,
+    "demo": WORKFLOW | {"workflow"},
+    "cli": WORKFLOW | {"workflow", "demo", "vision"},
 }
 # What the planner may use of all else: nothing that reads, writes or talks.
 PURE = {

@@ -13,11 +13,14 @@ from tritier.cli.common import DEFAULT_WORKSPACE, Workspace
 from tritier.cli.demo import demo_command
 from tritier.cli.deploy import deploy_command, undeploy_command
 from tritier.cli.generate import generate_command
+from tritier.cli.import_plan import import_plan_command
 from tritier.cli.inspect import inspect_command
 from tritier.cli.lab import lab_app
 from tritier.cli.output import say, show_text
 from tritier.cli.plan import plan_command
 from tritier.cli.pool import pool_app
+from tritier.cli.prepare import prepare_command
+from tritier.cli.ranges import ranges_command
 from tritier.cli.settings import DEFAULT_FILE, option_defaults
 from tritier.cli.verify import verify_command
 from tritier.errors import TritierError, UsageError
@@ -37,8 +40,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"auto_envvar_prefix": "TRITIER", "help_option_names": ["-h", "--help"]},
 )
+app.command("prepare")(prepare_command)
 app.command("inspect")(inspect_command)
+app.command("ranges")(ranges_command)
 app.command("plan")(plan_command)
+app.command("import-plan")(import_plan_command)
 app.command("generate")(generate_command)
 app.command("verify")(verify_command)
 app.add_typer(lab_app, name="lab")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -16,10 +16,10 @@ from tritier.cli.common import (
     workspace,
 )
 from tritier.cli.output import say, show_json, show_table, size_text
-from tritier.documents import Assignment, Plan
-from tritier.errors import InputError
+from tritier.documents import Assignment, Codec, Plan, Ranges
+from tritier.errors import InputError, UsageError
 from tritier.files import write_document_file
-from tritier.graph import TensorInfo, load_model
+from tritier.graph import load_model
 from tritier.workflow import plan_from_assignment, remember
 
 
@@ -37,6 +37,18 @@ def plan_command(
         str | None,
         typer.Option("--name", help="What apps call the model; the file's stem if left out."),
     ] = None,
+    ranges: Annotated[
+        Path | None,
+        typer.Option("--ranges", help="Calibration ranges, from `tritier ranges`."),
+    ] = None,
+    quantize: Annotated[
+        list[str] | None,
+        typer.Option("--quantize", help="Layer to quantize, name or pattern; may be repeated."),
+    ] = None,
+    wire_codec: Annotated[
+        str | None,
+        typer.Option("--wire-codec", help="How tensors cross links: as_is, fp16, int8 or uint8."),
+    ] = None,
     force: ForceFlag = False,
     dry_run: DryRunFlag = False,
     json: JsonFlag = False,
@@ -50,6 +62,8 @@ def plan_command(
         layers:
           "conv1": device
           "block2.*": edge
+        quantized_layers: ["block2.*"]
+        wire_codec: fp16
 
     \b
     Example:
@@ -58,7 +72,9 @@ def plan_command(
     loaded = load_model(model)
     spec = load_servers(servers)
     try:
-        plan = plan_from_assignment(loaded, Assignment.load(assignment), spec, name)
+        wanted = _with_options(Assignment.load(assignment), quantize, wire_codec)
+        measured = None if ranges is None else Ranges.load(ranges)
+        plan = plan_from_assignment(loaded, wanted, spec, name, measured)
     except InputError as error:  # what the assignment asks for and the model can't do
         raise InputError(error.faults, error.source or str(assignment)) from None
     if not dry_run:
@@ -69,6 +85,20 @@ def plan_command(
         show_json(plan.model_dump(mode="json", by_alias=True, exclude_none=True))
     else:
         show_plan(plan)
+
+
+def _with_options(
+    assignment: Assignment, quantize: list[str] | None, wire_codec: str | None
+) -> Assignment:
+    """The assignment with what the command line says instead."""
+    if wire_codec is not None and wire_codec not in get_args(Codec):
+        raise UsageError(f"--wire-codec {wire_codec}: allowed are {', '.join(get_args(Codec))}")
+    changes: dict[str, object] = {}
+    if quantize:
+        changes["quantized_layers"] = tuple(quantize)
+    if wire_codec is not None:
+        changes["wire_codec"] = wire_codec
+    return assignment.model_copy(update=changes)
 
 
 def show_plan(plan: Plan) -> None:
@@ -91,7 +121,7 @@ def show_plan(plan: Plan) -> None:
     )
     show_table(
         "tensors on links",
-        ["tensor", "name in the model", "from", "to", "shape", "size (batch 1)", "codec"],
+        ["tensor", "name in the model", "from", "to", "shape", "codec", "size (batch 1)"],
         [
             (
                 wire.tensor,
@@ -99,18 +129,11 @@ def show_plan(plan: Plan) -> None:
                 wire.source,
                 wire.target,
                 "x".join(str(d) for d in plan.tensor(wire.tensor).shape),
-                size_text(tensor_bytes(plan, wire.tensor)),
                 wire.codec,
+                size_text(plan.wire_bytes(wire)),
             )
             for wire in plan.wires
         ],
     )
-
-
-def tensor_bytes(plan: Plan, tensor_id: str) -> int | None:
-    """Bytes of a tensor, with a symbolic leading size taken as 1; None if others are symbolic."""
-    tensor = plan.tensor(tensor_id)
-    shape = tensor.shape
-    if shape and isinstance(shape[0], str):
-        shape = (1, *shape[1:])
-    return TensorInfo(tensor.name, tensor.dtype, shape).bytes
+    if plan.quantized_layers:
+        say(f"quantized layers: {', '.join(plan.quantized_layers)}")

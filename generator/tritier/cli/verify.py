@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
+from tritier.calibration import ImageInputs, find_images, load_preprocessing
 from tritier.cli.common import DimOption, JsonFlag, ReposArgument, parse_dims, workspace
 from tritier.cli.output import progress, say, show_json, show_table
+from tritier.cli.ranges import ImagesOption, PreprocessingOption
 from tritier.divider import check_against_model
 from tritier.errors import CheckFailed, UsageError
 from tritier.files import write_file
@@ -41,6 +43,8 @@ def verify_command(
         list[Path] | None,
         typer.Option("--input", help="Input file, .npz or .npy; may be repeated."),
     ] = None,
+    images: ImagesOption = None,
+    preprocessing: PreprocessingOption = None,
     dim: DimOption = None,
     json: JsonFlag = False,
 ) -> None:
@@ -51,16 +55,26 @@ def verify_command(
     the manifest states). What was measured is written to verification.json beside the manifest.
     Exit code 1 if anything is out of its tolerance.
 
+    A plan with quantized layers or coded wires is compared with the uncut model that is quantized
+    and coded in the same way; how far both are from the original model, the noise, is shown too.
+    Noise on random inputs says little: give photographs with --images.
+
     \b
     Example:
         tritier verify repos/ --model model.onnx --live
+        tritier verify repos/ --model model.onnx -n 0 --images photos/ --preprocessing yolo
     """
-    if count == 0 and not inputs:
-        raise UsageError("--count 0 and no --input: nothing to compare with")
+    if count == 0 and not inputs and not images:
+        raise UsageError("--count 0, no --input and no --images: nothing to compare with")
+    if bool(images) != (preprocessing is not None):
+        raise UsageError("--images and --preprocessing go together")
     repositories = Repositories.open(repos)
     loaded = load_model(model)
     check_against_model(repositories.plan, loaded.sha256, build_layer_graph(loaded.proto))
     arrays = gather_inputs(repositories.plan, count, seed, inputs or (), parse_dims(dim))
+    if images and preprocessing:
+        steps = load_preprocessing(preprocessing)
+        arrays += ImageInputs.of(loaded, find_images(images), steps)
     verdicts = []
     with progress(f"comparing {len(arrays)} inputs") as report:
         for tolerance in repositories.manifest.tolerances:
@@ -72,17 +86,23 @@ def verify_command(
             served = repositories.manifest.tolerances[-1]
             verdicts.append(verify_live(repositories, loaded, arrays, served, address))
     rows = [row for verdict in verdicts for row in verdict_rows(verdict)]
+    noise = [row for verdict in verdicts for row in noise_rows(verdict)]
     document = {"plan_id": repositories.plan.id, "seed": seed, "results": rows}
+    if not repositories.plan.is_exact:
+        document["noise"] = noise
     write_file(repos / VERIFICATION_NAME, jsonlib.dumps(document, indent=2) + "\n")
     if json:
         show_json(document)
     else:
         show_verdicts(repositories.plan.id, rows)
+        if noise:
+            show_noise(repositories.plan.id, noise)
     if not all(verdict.ok for verdict in verdicts):
         raise CheckFailed(
             f"plan {repositories.plan.id} differs from the whole model by more than its tolerance"
         )
-    say(f"plan {repositories.plan.id} equals the whole model (rule R4)")
+    whole = "whole model" if repositories.plan.is_exact else "whole model as the plan quantizes it"
+    say(f"plan {repositories.plan.id} equals the {whole} (rule R4)")
 
 
 def verdict_rows(verdict: Verdict) -> list[dict[str, object]]:
@@ -97,9 +117,25 @@ def verdict_rows(verdict: Verdict) -> list[dict[str, object]]:
             "mean_abs_difference": difference.mean_abs,
             "allowed_absolute": verdict.tolerance.absolute,
             "allowed_relative": verdict.tolerance.relative,
+            "allowed_noise": difference.slack,
             "ok": difference.ok,
         }
         for difference in verdict.differences
+    ]
+
+
+def noise_rows(verdict: Verdict) -> list[dict[str, object]]:
+    """A row per output: how far quantized layers and coded wires take it from the original."""
+    return [
+        {
+            "run": verdict.where,
+            "optimisation": verdict.tolerance.optimisation,
+            "output": difference.output,
+            "inputs": difference.samples,
+            "max_abs_difference": difference.max_abs,
+            "mean_abs_difference": difference.mean_abs,
+        }
+        for difference in verdict.noise
     ]
 
 
@@ -116,12 +152,36 @@ def show_verdicts(plan_id: str, rows: list[dict[str, object]]) -> None:
                 row["inputs"],
                 f"{row['max_abs_difference']:.3g}",
                 f"{row['mean_abs_difference']:.3g}",
-                f"{row['allowed_absolute']:g} + {row['allowed_relative']:g} |whole|",
+                _allowed_text(row),
                 "yes" if row["ok"] else "NO",
             )
             for row in rows
         ],
     )
+
+
+def show_noise(plan_id: str, rows: list[dict[str, object]]) -> None:
+    """The noise rows as a table."""
+    show_table(
+        f"noise of plan {plan_id}: against the original model (measured)",
+        ["run", "optimisation", "output", "inputs", "max |diff|", "mean |diff|"],
+        [
+            (
+                row["run"],
+                row["optimisation"],
+                row["output"],
+                row["inputs"],
+                f"{row['max_abs_difference']:.3g}",
+                f"{row['mean_abs_difference']:.3g}",
+            )
+            for row in rows
+        ],
+    )
+
+
+def _allowed_text(row: dict[str, object]) -> str:
+    noise = f" + {row['allowed_noise']:.2g} (noise)" if row["allowed_noise"] else ""
+    return f"{row['allowed_absolute']:g} + {row['allowed_relative']:g} |whole|{noise}"
 
 
 def _entry_url(context: typer.Context, repositories: Repositories) -> str:

@@ -3,6 +3,7 @@
 from tritier.divider.batch import decide_batching
 from tritier.divider.compare import Comparison, Difference
 from tritier.divider.cut import SubModel, check_against_model, cut_model
+from tritier.divider.realise import Realised, quantized_tensors, realise
 from tritier.divider.run import Array, Arrays, Chain, WholeModel, random_inputs
 from tritier.divider.scalars import wrap_scalars
 
@@ -12,11 +13,14 @@ __all__ = [
     "Chain",
     "Comparison",
     "Difference",
+    "Realised",
     "SubModel",
     "WholeModel",
     "check_against_model",
     "cut_model",
     "decide_batching",
+    "quantized_tensors",
     "random_inputs",
+    "realise",
     "wrap_scalars",
 ]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from tritier.divider.run import Chain, random_inputs
-from tritier.documents import Batching, Plan
+from tritier.documents import Batching, Plan, wire_up
 from tritier.errors import InputError
 
 _TRIAL_BATCH = 3
@@ -47,7 +47,7 @@ def decide_batching(
     """`max_batch_size` if batching is proven right for the plan's sub-models, else 0."""
     if max_batch_size == 0:
         return Batching(max_batch_size=0, reason="batching was switched off")
-    symbol, reason = batch_symbol(plan)
+    symbol, reason = batch_symbol(wire_up(plan))
     if symbol is None:
         return Batching(max_batch_size=0, reason=reason)
     generator = np.random.default_rng(_SEED)

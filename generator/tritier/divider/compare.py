@@ -14,8 +14,8 @@ from tritier.divider.run import Array
 class Difference:
     """How far one output is from the whole model's, over all inputs that were tried.
 
-    `excess` is the largest |split - whole| - (absolute + relative * |whole|): above 0 means that
-    the tolerance is broken.
+    `excess` is the largest |split - whole| - (absolute + relative * |whole|): above `slack` means
+    that the tolerance is broken.
     """
 
     output: str
@@ -23,11 +23,12 @@ class Difference:
     mean_abs: float
     excess: float
     samples: int
+    slack: float = 0.0
 
     @property
     def ok(self) -> bool:
         """Whether the output is within the tolerance."""
-        return self.excess <= 0
+        return self.excess <= self.slack
 
 
 class Comparison:

@@ -1,8 +1,8 @@
 """Cut a model into the sub-models of a plan.
 
-A sub-model holds the layers of a component, in the model's order, and the initializers and constant
-nodes that they use, nothing else. Its inputs and outputs have the safe names of the plan (`t12`); a
-scalar among them has the shape [1].
+A sub-model holds the layers of a component, in the model's order, and the initializers, constant
+nodes and nodes of codecs that they use, nothing else. Its inputs and outputs have the safe names of
+the plan (`t12`); a scalar among them has the shape [1].
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import onnx
 from onnx import helper
 
 import tritier
+from tritier.divider.realise import Realised
 from tritier.divider.rename import fresh_names, names_of_bodies, renamed_node
 from tritier.divider.scalars import wrap_scalars
-from tritier.documents import Component, Plan, PlanTensor
+from tritier.documents import Plan, PlanTensor, WiredComponent
 from tritier.errors import InputError
 from tritier.graph import ELEMENT_TYPES, LayerGraph, free_names
 
@@ -49,82 +50,80 @@ def check_against_model(plan: Plan, model_sha256: str, graph: LayerGraph) -> Non
             faults.append(
                 f"the plan's {key} are {', '.join(stated)}, the model's {', '.join(names)}"
             )
-    if plan.quantized_layers:
-        faults.append(
-            f"the plan quantizes {len(plan.quantized_layers)} layers; this version generates "
-            "float32 sub-models only: leave quantized_layers empty"
-        )
     if faults:
         raise InputError(sorted(faults))
 
 
-def cut_model(model: onnx.ModelProto, graph: LayerGraph, plan: Plan) -> list[SubModel]:
-    """The sub-models in the order of the plan's components."""
-    cutter = _Cutter(model, graph, plan)
-    return [SubModel(component.id, cutter.cut(component)) for component in plan.components]
+def cut_model(realised: Realised) -> list[SubModel]:
+    """The sub-models in the order of the wired plan's components."""
+    cutter = _Cutter(realised)
+    return [SubModel(c.id, cutter.cut(c)) for c in realised.plan.components]
 
 
 class _Cutter:
     """Holds what is the same for all components of a model."""
 
-    def __init__(self, model: onnx.ModelProto, graph: LayerGraph, plan: Plan) -> None:
-        self._model = model
-        self._graph = graph
-        self._plan = plan
-        self._initializers = {t.name: t for t in model.graph.initializer}
-        self._sparse = {t.values.name: t for t in model.graph.sparse_initializer}
-        self._constant_of = {
-            name: index for index in graph.constant_nodes for name in model.graph.node[index].output
+    def __init__(self, realised: Realised) -> None:
+        self._realised = realised
+        self._plan = realised.plan
+        self._tensors = {tensor.id: tensor for tensor in realised.plan.tensors}
+        self._sparse = {t.values.name: t for t in realised.model.graph.sparse_initializer}
+        self._maker = {
+            name: index for index, node in enumerate(realised.nodes) for name in node.output if name
         }
 
-    def cut(self, component: Component) -> bytes:
+    def cut(self, component: WiredComponent) -> bytes:
         nodes = self._nodes(component)
         rename, of_bodies = self._renaming(component, nodes)
         names = {name for node in nodes for name in free_names(node)}
-        used = [
-            (table, name)
-            for table in (self._initializers, self._sparse)
-            for name in table
-            if name in names
-        ]
         graph = helper.make_graph(
             [renamed_node(node, rename, of_bodies) for node in nodes],
             f"{self._plan.model.name}_{component.id}",
-            [_value(self._plan.tensor(tensor)) for tensor in component.inputs],
-            [_value(self._plan.tensor(tensor)) for tensor in component.outputs],
+            [_value(self._tensors[tensor]) for tensor in component.inputs],
+            [_value(self._tensors[tensor]) for tensor in component.outputs],
         )
-        for table, name in used:
-            if table is self._initializers:
+        for name, tensor in self._realised.initializers.items():
+            if name in names:
                 copy = graph.initializer.add()
-                copy.CopyFrom(self._initializers[name])
+                copy.CopyFrom(tensor)
                 copy.name = rename.get(name, name)
-            else:
-                sparse = graph.sparse_initializer.add()
-                sparse.CopyFrom(self._sparse[name])
-                sparse.values.name = rename.get(name, name)
+        for name, sparse in self._sparse.items():
+            if name in names:
+                copied = graph.sparse_initializer.add()
+                copied.CopyFrom(sparse)
+                copied.values.name = rename.get(name, name)
         return self._finish(component, graph)
 
-    def _nodes(self, component: Component) -> list[onnx.NodeProto]:
-        """The component's layers and the constant nodes that they need, in the model's order."""
-        indices = {self._graph.by_name[layer].index for layer in component.layers}
-        waiting = list(indices)
+    def _nodes(self, component: WiredComponent) -> list[onnx.NodeProto]:
+        """What makes the component's outputs of its inputs: its layers and, copied wherever they
+        are needed, constant nodes and the nodes of quantization and codecs."""
+        realised = self._realised
+        inputs = {realised.names[tensor] for tensor in component.inputs}
+        waiting = [realised.names[tensor] for tensor in component.outputs]
+        indices: set[int] = set()
         while waiting:
-            for name in free_names(self._model.graph.node[waiting.pop()]):
-                index = self._constant_of.get(name)
-                if index is not None and index not in indices:
-                    indices.add(index)
-                    waiting.append(index)
-        return [self._model.graph.node[index] for index in sorted(indices)]
+            name = waiting.pop()
+            index = None if name in inputs else self._maker.get(name)
+            if index is not None and index not in indices:
+                indices.add(index)
+                waiting += free_names(realised.nodes[index])
+        found = {realised.layers[index] for index in indices} - {None}
+        if found != set(component.layers):
+            odd = sorted(map(str, found.symmetric_difference(component.layers)))
+            raise InputError(
+                f"component {component.id} of the plan does not hold together: its inputs "
+                f"and outputs do not enclose its layers, see layer '{odd[0]}'"
+            )
+        return [realised.nodes[index] for index in sorted(indices)]
 
     def _renaming(
-        self, component: Component, nodes: list[onnx.NodeProto]
+        self, component: WiredComponent, nodes: list[onnx.NodeProto]
     ) -> tuple[dict[str, str], dict[str, str]]:
         """Model name -> sub-model name, in the graph and for what sub-graphs define themselves.
 
         Only border tensors change, and what is in their way.
         """
-        tensors = [self._plan.tensor(t) for t in (*component.inputs, *component.outputs)]
-        rename = {tensor.name: tensor.id for tensor in tensors}
+        rename = {self._realised.names[t]: t for t in (*component.inputs, *component.outputs)}
         ids = set(rename.values())
         inside = {name for node in nodes for name in (*free_names(node), *node.output) if name}
         defined = {name for node in nodes for name in names_of_bodies(node)}
@@ -132,15 +131,16 @@ class _Cutter:
         rename |= fresh_names(sorted((inside & ids) - set(rename)), taken)
         return rename, fresh_names(sorted(defined & ids), taken)
 
-    def _finish(self, component: Component, graph: onnx.GraphProto) -> bytes:
+    def _finish(self, component: WiredComponent, graph: onnx.GraphProto) -> bytes:
+        model = self._realised.model
         sub = helper.make_model(
             graph,
             producer_name="tritier",
             producer_version=tritier.__version__,
-            opset_imports=self._model.opset_import,
+            opset_imports=self._realised.opsets,
             # Before IR version 4 an initializer had to be an input as well; here none is.
-            ir_version=max(self._model.ir_version, 4),
-            functions=self._model.functions,
+            ir_version=max(model.ir_version, 4),
+            functions=model.functions,
         )
         wrap_scalars(sub)
         data = sub.SerializeToString(deterministic=True)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from tritier.documents import Optimisation, Plan, PlanTensor
+from tritier.documents import Optimisation, Plan, PlanTensor, wire_up
 from tritier.errors import InputError
 
 Array = npt.NDArray[np.generic]
@@ -70,10 +70,10 @@ class Chain:
     def __init__(
         self, plan: Plan, models: Mapping[str, bytes | Path], optimisation: Optimisation
     ) -> None:
-        self._plan = plan
+        self._plan = wire_up(plan)
         self._sessions = {
             component.id: open_session(models[component.id], optimisation)
-            for component in plan.components
+            for component in self._plan.components
         }
 
     def run(self, inputs: Mapping[str, Array]) -> Arrays:

@@ -2,6 +2,15 @@
 
 from tritier.documents.assignment import Assignment
 from tritier.documents.base import Document, read_data
+from tritier.documents.codecs import (
+    FLOAT_CODECS,
+    NARROWING,
+    QUANTIZING,
+    WIRE_DTYPES,
+    Codec,
+    suiting,
+    suits,
+)
 from tritier.documents.lab import LabProcess, LabServer, LabState
 from tritier.documents.manifest import (
     Batching,
@@ -9,6 +18,7 @@ from tritier.documents.manifest import (
     ManifestFile,
     ManifestModel,
     ManifestTensor,
+    ManifestWire,
     Optimisation,
     Tolerance,
 )
@@ -20,8 +30,9 @@ from tritier.documents.plan import (
     PlanTensor,
     Predictions,
     Wire,
-    required_wires,
 )
+from tritier.documents.plan_faults import required_wires
+from tritier.documents.preprocessing import Preprocessing
 from tritier.documents.profile import (
     GENERATOR,
     RECEIVER,
@@ -33,13 +44,20 @@ from tritier.documents.profile import (
     activation_peak_bytes,
     weight_bytes,
 )
-from tritier.documents.servers import Link, Server, ServersSpec
+from tritier.documents.ranges import Range, Ranges, range_faults
+from tritier.documents.servers import Link, Quantization, Server, ServersSpec
+from tritier.documents.wired import WiredComponent, WiredPlan, wire_up
 
 __all__ = [
+    "FLOAT_CODECS",
     "GENERATOR",
+    "NARROWING",
+    "QUANTIZING",
     "RECEIVER",
+    "WIRE_DTYPES",
     "Assignment",
     "Batching",
+    "Codec",
     "Component",
     "Document",
     "LabProcess",
@@ -51,6 +69,7 @@ __all__ = [
     "ManifestFile",
     "ManifestModel",
     "ManifestTensor",
+    "ManifestWire",
     "ModelProfile",
     "Optimisation",
     "Plan",
@@ -58,15 +77,25 @@ __all__ = [
     "PlanServer",
     "PlanTensor",
     "Predictions",
+    "Preprocessing",
     "ProfileTotals",
+    "Quantization",
+    "Range",
+    "Ranges",
     "Server",
     "ServersSpec",
     "SharedWeight",
     "TensorProfile",
     "Tolerance",
     "Wire",
+    "WiredComponent",
+    "WiredPlan",
     "activation_peak_bytes",
+    "range_faults",
     "read_data",
     "required_wires",
+    "suiting",
+    "suits",
     "weight_bytes",
+    "wire_up",
 ]

@@ -7,6 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from tritier.documents.base import Document
+from tritier.documents.codecs import Codec
 
 
 class Assignment(Document):
@@ -19,3 +20,14 @@ class Assignment(Document):
         default={}, description="layer name or shell pattern (*, ?, [..]) -> server name"
     )
     default: str | None = Field(default=None, description="server of the layers not named above")
+    quantized_layers: tuple[str, ...] = Field(
+        default=(), description="names or patterns of the layers to quantize"
+    )
+    wire_codec: Codec | None = Field(
+        default=None,
+        description="of the tensors that cross a link, where it suits their type; if left out, "
+        "what quantized layers read and make crosses as they compute with it, all else as it is",
+    )
+    wire_codecs: dict[str, Codec] = Field(
+        default={}, description="tensor name or shell pattern -> codec, before `wire_codec`"
+    )

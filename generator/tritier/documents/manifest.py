@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from tritier.documents.base import Document
+from tritier.documents.codecs import Codec
 from tritier.documents.plan import ComponentId, TensorId
 
 Optimisation = Literal["disabled", "basic", "extended", "all"]
@@ -37,6 +38,20 @@ class ManifestTensor(Document):
     name: str
 
 
+class ManifestWire(Document):
+    """What crosses a link for one tensor of a plan."""
+
+    tensor: TensorId
+    name: str = Field(description="of the tensor in the model")
+    source: str = Field(alias="from")
+    target: str = Field(alias="to")
+    codec: Codec
+    dtype: str = Field(description="type on the wire")
+    bytes: int | None = Field(
+        default=None, ge=0, description="of one request, a batch of 1; left out if not known"
+    )
+
+
 class Batching(Document):
     """Whether requests are batched, and why not if they are not."""
 
@@ -45,11 +60,14 @@ class Batching(Document):
 
 
 class Tolerance(Document):
-    """What rule R4 allows: |split - whole| <= absolute + relative * |whole|."""
+    """What rule R4 allows: |split - whole| <= absolute + relative * |whole| + share_of_noise *
+    noise. The whole model has the plan's quantized layers and codecs; the noise is the greatest
+    difference, in the same output over all inputs, of that model from the original one."""
 
     optimisation: Optimisation = Field(description="ONNX Runtime's graph optimisation level")
     absolute: float = Field(ge=0)
     relative: float = Field(ge=0)
+    share_of_noise: float = Field(default=0.0, ge=0)
     reason: str
 
 
@@ -66,5 +84,6 @@ class Manifest(Document):
     batching: Batching
     tolerances: tuple[Tolerance, ...]
     tensors: tuple[ManifestTensor, ...]
+    wires: tuple[ManifestWire, ...]
     models: tuple[ManifestModel, ...]
     files: tuple[ManifestFile, ...]

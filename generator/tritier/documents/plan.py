@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterable
+import math
 from typing import Annotated, Any, ClassVar, Literal, Self
 
+import numpy as np
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from tritier.documents.base import Document
-from tritier.documents.servers import ExecutionProvider, ServerName, Url
+from tritier.documents.codecs import WIRE_DTYPES, Codec
+from tritier.documents.plan_faults import plan_faults
+from tritier.documents.ranges import Range
+from tritier.documents.servers import ExecutionProvider, Quantization, ServerName, Url
 
 ComponentId = Annotated[str, Field(pattern=r"^c[0-9]{1,5}$")]
 TensorId = Annotated[str, Field(pattern=r"^t[0-9]{1,6}$")]
@@ -44,6 +47,9 @@ class PlanServer(Document):
     execution_provider: ExecutionProvider = "cpu"
     threads: int = Field(default=1, ge=1, le=1024)
     instances: int = Field(default=1, ge=1, le=64)
+    quantization: Quantization | None = Field(
+        default=None, description="of the quantized layers there; the defaults if left out"
+    )
 
 
 class PlanTensor(Document):
@@ -71,12 +77,12 @@ class Wire(Document):
     tensor: TensorId
     source: ServerName = Field(alias="from")
     target: ServerName = Field(alias="to")
-    codec: Literal["as_is"] = "as_is"
+    codec: Codec = Field(default="as_is", description="how it is coded while it crosses")
 
     @classmethod
-    def of(cls, tensor: str, source: str, target: str) -> Self:
+    def of(cls, tensor: str, source: str, target: str, codec: Codec = "as_is") -> Self:
         """A wire by the names of its ends (`from` is no name of an argument in Python)."""
-        return cls.model_validate({"tensor": tensor, "from": source, "to": target})
+        return cls.model_validate({"tensor": tensor, "from": source, "to": target, "codec": codec})
 
 
 class Predictions(Document):
@@ -105,14 +111,21 @@ class Plan(Document):
     tensors: tuple[PlanTensor, ...]
     components: tuple[Component, ...] = Field(min_length=1, description="in topological order")
     wires: tuple[Wire, ...] = ()
-    quantized_layers: tuple[str, ...] = ()
+    quantized_layers: tuple[str, ...] = Field(
+        default=(), description="layers that compute with 8-bit integers"
+    )
+    ranges: dict[str, Range] | None = Field(
+        default=None,
+        description="calibrated least and greatest value of what is quantized, by name in the "
+        "model: activations of quantized layers, tensors with an int8 or uint8 wire",
+    )
     predictions: Predictions | None = None
 
     @classmethod
     def cross_faults(cls, data: dict[str, Any]) -> list[str]:
         """Rules R1 to R3 as far as a plan alone can show them, and its id."""
         try:
-            return _plan_faults(data)
+            return plan_faults(data)
         except (AttributeError, KeyError, TypeError, ValueError):
             return []  # a field has a wrong shape, which is reported where it stands
 
@@ -136,6 +149,11 @@ class Plan(Document):
         return self.plan_id
 
     @property
+    def is_exact(self) -> bool:
+        """Whether it computes what the model does: nothing is quantized, every wire is as is."""
+        return not self.quantized_layers and all(wire.codec == "as_is" for wire in self.wires)
+
+    @property
     def entry(self) -> PlanServer:
         """The server where requests start and answers end."""
         return next(server for server in self.servers if server.entry)
@@ -156,6 +174,22 @@ class Plan(Document):
         """The components whose input the tensor is."""
         return tuple(c for c in self.components if tensor_id in c.inputs)
 
+    def wire_dtype(self, wire: Wire) -> str:
+        """Type of a tensor while it crosses a link."""
+        codec = wire.codec
+        return self.tensor(wire.tensor).dtype if codec == "as_is" else WIRE_DTYPES[codec]
+
+    def wire_bytes(self, wire: Wire) -> int | None:
+        """Bytes that one request sends over a wire; a symbolic leading size counts as 1, None if
+        another size is symbolic."""
+        shape = self.tensor(wire.tensor).shape
+        if shape and isinstance(shape[0], str):
+            shape = (1, *shape[1:])
+        sizes = [dim for dim in shape if isinstance(dim, int)]
+        if len(sizes) < len(shape):
+            return None
+        return math.prod(sizes) * np.dtype(self.wire_dtype(wire)).itemsize
+
     def with_predictions(self, predictions: Predictions) -> Self:
         """The same plan, of the same id, with other predictions."""
         return self.model_copy(update={"predictions": predictions})
@@ -168,144 +202,5 @@ def canonical_id(data: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def required_wires(
-    servers_of: dict[str, str],
-    components: Iterable[tuple[str, Iterable[str], Iterable[str]]],
-    inputs: Iterable[str],
-    outputs: Iterable[str],
-    entry: str,
-) -> list[tuple[str, str, str]]:
-    """(tensor, from, to) of every passage that the components need, each once (rule R3).
-
-    `servers_of` maps a component id to its server; `components` are (id, inputs, outputs) in
-    order. Model inputs start on the entry, model outputs end there.
-    """
-    components = [(name, tuple(needs), tuple(makes)) for name, needs, makes in components]
-    source = dict.fromkeys(inputs, entry)
-    source.update({t: servers_of[name] for name, _, makes in components for t in makes})
-    wanted = [(t, servers_of[name]) for name, needs, _ in components for t in needs]
-    wanted += [(t, entry) for t in outputs]
-    passages = {(t, source[t], target): None for t, target in wanted if source[t] != target}
-    return sorted(passages, key=lambda wire: (int(wire[0][1:]), wire[1], wire[2]))
-
-
 def _dump(plan: Plan) -> dict[str, Any]:
     return plan.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-
-def _plan_faults(data: dict[str, Any]) -> list[str]:
-    components = data["components"]
-    faults = _name_faults(data) + _layer_faults(components)
-    return faults or _flow_faults(data) or _wire_faults(data)
-
-
-def _name_faults(data: dict[str, Any]) -> list[str]:
-    faults = []
-    groups = {
-        "servers": [s["name"] for s in data["servers"]],
-        "components": [c["id"] for c in data["components"]],
-        "tensors": [t["id"] for t in data["tensors"]],
-    }
-    lists = {
-        **groups,
-        "inputs": data["inputs"],
-        "outputs": data["outputs"],
-        "tensors, by name": [t["name"] for t in data["tensors"]],
-        **{f"components: inputs of {c['id']}": c["inputs"] for c in data["components"]},
-    }
-    for key, names in lists.items():
-        faults += [
-            f"{key}: '{name}' stands {count} times; give it once"
-            for name, count in Counter(names).items()
-            if count > 1
-        ]
-    entries = [s["name"] for s in data["servers"] if s.get("entry")]
-    if len(entries) != 1:
-        faults.append(f"servers: {len(entries)} are the entry; set `entry` on exactly one")
-    for component in data["components"]:
-        if component["server"] not in groups["servers"]:
-            faults.append(
-                f"components: {component['id']} is on unknown server '{component['server']}'; "
-                f"known are {', '.join(groups['servers'])}"
-            )
-        faults += [
-            f"components: {component['id']} names unknown tensor '{tensor}'"
-            for tensor in (*component["inputs"], *component["outputs"])
-            if tensor not in groups["tensors"]
-        ]
-    faults += [
-        f"{key}: unknown tensor '{tensor}'"
-        for key in ("inputs", "outputs")
-        for tensor in data[key]
-        if tensor not in groups["tensors"]
-    ]
-    return faults
-
-
-def _layer_faults(components: list[dict[str, Any]]) -> list[str]:
-    counts = Counter(layer for component in components for layer in component["layers"])
-    return [
-        f"components: layer '{layer}' is in {count} components; rule R1 allows one"
-        for layer, count in counts.items()
-        if count > 1
-    ]
-
-
-def _flow_faults(data: dict[str, Any]) -> list[str]:
-    """Every tensor has one source and components stand in topological order (rule R2)."""
-    faults = []
-    known = set(data["inputs"])
-    for component in data["components"]:
-        for tensor in component["inputs"]:
-            if tensor not in known:
-                faults.append(
-                    f"components: {component['id']} needs '{tensor}' before any component made "
-                    "it; rule R2 asks for components in topological order, without a cycle"
-                )
-        for tensor in component["outputs"]:
-            if tensor in known:
-                faults.append(f"components: {component['id']} makes '{tensor}', made before")
-            known.add(tensor)
-    faults += [f"outputs: nothing makes '{t}'" for t in data["outputs"] if t not in known]
-    return faults + _loose_ends(data)
-
-
-def _loose_ends(data: dict[str, Any]) -> list[str]:
-    """Triton refuses an ensemble with a tensor that nothing uses, or with nothing to compute."""
-    needed = {tensor for component in data["components"] for tensor in component["inputs"]}
-    faults = [
-        f"outputs: '{tensor}' is an input, which no component makes"
-        for tensor in data["outputs"]
-        if tensor in data["inputs"]
-    ]
-    faults += [f"inputs: no component needs '{t}'" for t in data["inputs"] if t not in needed]
-    return faults + [
-        f"components: {component['id']} makes '{tensor}', which nothing needs"
-        for component in data["components"]
-        for tensor in component["outputs"]
-        if tensor not in needed and tensor not in data["outputs"]
-    ]
-
-
-def _wire_faults(data: dict[str, Any]) -> list[str]:
-    components = data["components"]
-    needed = required_wires(
-        {c["id"]: c["server"] for c in components},
-        [(c["id"], c["inputs"], c["outputs"]) for c in components],
-        data["inputs"],
-        data["outputs"],
-        next(s["name"] for s in data["servers"] if s.get("entry")),
-    )
-    stated = Counter((w["tensor"], w["from"], w["to"]) for w in data.get("wires", ()))
-    faults = [
-        f"wires: '{wire[0]}' from {wire[1]} to {wire[2]} is needed and missing"
-        for wire in needed
-        if wire not in stated
-    ]
-    for wire, count in stated.items():
-        text = f"wires: '{wire[0]}' from {wire[1]} to {wire[2]}"
-        if wire not in needed:
-            faults.append(f"{text} is needed by no component")
-        elif count > 1:
-            faults.append(f"{text} stands {count} times; rule R3 allows one")
-    return faults

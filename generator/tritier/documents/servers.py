@@ -14,6 +14,20 @@ Url = Annotated[str, Field(pattern=r"^[A-Za-z0-9.\[\]:_-]+:[0-9]{1,5}$")]
 ExecutionProvider = Literal["cpu", "openvino", "cuda"]
 
 
+class Quantization(Document):
+    """How layers are quantized on a server. Weights are int8; which setting is fastest depends on
+    the processor."""
+
+    activation_type: Literal["int8", "uint8"] = Field(
+        default="int8", description="int8 is symmetric, uint8 has a zero point"
+    )
+    per_channel: bool = Field(default=False, description="a scale per channel of the weights")
+    reduce_range: bool = Field(
+        default=False,
+        description="7-bit weights, against saturation on x86 processors without VNNI",
+    )
+
+
 class Server(Document):
     """A machine that runs Triton."""
 
@@ -28,6 +42,7 @@ class Server(Document):
     execution_provider: ExecutionProvider = "cpu"
     threads: int = Field(default=1, ge=1, le=1024, description="intra-op threads of an instance")
     instances: int = Field(default=1, ge=1, le=64, description="instances of every component")
+    quantization: Quantization = Quantization()
     slowdown: float = Field(
         default=1.0, ge=1, le=1000, description="declared factor on execution times; lab only"
     )

@@ -1,8 +1,16 @@
 """Load and check ONNX models; the layer graph; types and shapes of tensors; model profiles."""
 
+from tritier.graph.bounds import holds, integer_bounds
 from tritier.graph.flops import has_formula, node_flops
 from tritier.graph.layers import Layer, LayerGraph, border_tensors, build_layer_graph, free_names
 from tritier.graph.load import LoadedModel, load_model
+from tritier.graph.prepare import (
+    Prepared,
+    PrepareOptions,
+    PrepareReport,
+    Tensor,
+    prepare_model,
+)
 from tritier.graph.profile import (
     DEFAULT_QUANTIZABLE,
     DEFAULT_QUANTIZABLE_TYPES,
@@ -20,15 +28,22 @@ __all__ = [
     "Layer",
     "LayerGraph",
     "LoadedModel",
+    "PrepareOptions",
+    "PrepareReport",
+    "Prepared",
     "Quantizable",
+    "Tensor",
     "TensorInfo",
     "border_tensors",
     "build_layer_graph",
     "free_names",
     "graph_with_ends",
     "has_formula",
+    "holds",
     "infer_tensors",
+    "integer_bounds",
     "load_model",
     "node_flops",
+    "prepare_model",
     "profile_model",
 ]

@@ -10,6 +10,7 @@ from tritier.documents import (
     PlanModel,
     PlanServer,
     PlanTensor,
+    Quantization,
     ServersSpec,
     Wire,
     required_wires,
@@ -99,6 +100,7 @@ def assemble_plan(
                 execution_provider=server.execution_provider,
                 threads=server.threads,
                 instances=server.instances,
+                quantization=None if server.quantization == Quantization() else server.quantization,
             )
             for server in servers.servers
             if server.name in used

@@ -7,7 +7,7 @@ Nothing here depends on a particular model: a plan compiles to configurations of
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tritier.documents import Batching, Component, Plan
 from tritier.repository.routes import GENERATOR, KEY, Put, Routes
@@ -55,7 +55,6 @@ class _Builder:
     # -- models that compute ------------------------------------------------------------------
 
     def _component(self, component: Component) -> TritonModel:
-        count = len(component.layers)
         return TritonModel(
             server=component.server,
             name=self._prefix + component.id,
@@ -64,12 +63,7 @@ class _Builder:
             inputs=self._tensors(component.inputs),
             outputs=self._tensors(component.outputs),
             max_batch_size=self._batch,
-            comment=(
-                f"Component {component.id}: layer '{component.layers[0]}'"
-                if count == 1
-                else f"Component {component.id}: {count} layers, '{component.layers[0]}' to "
-                f"'{component.layers[-1]}'"
-            ),
+            comment=f"Component {component.id}: {_layers_text(component.layers)}",
         )
 
     def _whole(self) -> TritonModel:
@@ -337,6 +331,14 @@ class _Builder:
         for dim in self._plan.tensor(tensor).shape:
             size *= dim if isinstance(dim, int) else 1
         return size
+
+
+def _layers_text(layers: Sequence[str]) -> str:
+    if not layers:
+        return "codes or decodes tensors for a link"
+    if len(layers) == 1:
+        return f"layer '{layers[0]}'"
+    return f"{len(layers)} layers, '{layers[0]}' to '{layers[-1]}'"
 
 
 def _flag(name: str) -> TritonTensor:

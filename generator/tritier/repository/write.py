@@ -12,9 +12,12 @@ from tritier.documents import (
     ManifestFile,
     ManifestModel,
     ManifestTensor,
+    ManifestWire,
     Optimisation,
     Plan,
     Tolerance,
+    Wire,
+    wire_up,
 )
 from tritier.errors import InputError
 from tritier.files import replaced_dir, sha256_bytes
@@ -48,8 +51,9 @@ def generate_files(
     `models` are the sub-models by component, `whole` the uncut model where it is asked for. Nothing
     is written. Same arguments, same bytes (rule R6).
     """
-    renderer = Renderer(plan, batching, options)
-    triton_models = build_data_plane(plan, batching, options)
+    wired = wire_up(plan)
+    renderer = Renderer(wired, batching, options)
+    triton_models = build_data_plane(wired, batching, options)
     rendered = {(m.server, m.name): renderer.render(m) for m in triton_models}
     check_wiring({key: item.config for key, item in rendered.items()})
     files: dict[str, bytes] = {PLAN_NAME: plan.to_json().encode()}
@@ -114,8 +118,9 @@ def _manifest(
         model=plan.model.name,
         model_sha256=plan.model.sha256,
         batching=batching,
-        tolerances=tuple(_tolerance(level) for level in levels),
+        tolerances=tuple(_tolerance(plan, level) for level in levels),
         tensors=tuple(ManifestTensor(id=t.id, name=t.name) for t in plan.tensors),
+        wires=tuple(_wire(plan, wire) for wire in plan.wires),
         models=tuple(
             ManifestModel(server=m.server, name=m.name, kind=m.kind, component=m.component)
             for m in models
@@ -127,6 +132,29 @@ def _manifest(
     )
 
 
-def _tolerance(level: Optimisation) -> Tolerance:
+def _wire(plan: Plan, wire: Wire) -> ManifestWire:
+    return ManifestWire.model_validate(
+        {
+            "tensor": wire.tensor,
+            "name": plan.tensor(wire.tensor).name,
+            "from": wire.source,
+            "to": wire.target,
+            "codec": wire.codec,
+            "dtype": plan.wire_dtype(wire),
+            "bytes": plan.wire_bytes(wire),
+        }
+    )
+
+
+def _tolerance(plan: Plan, level: Optimisation) -> Tolerance:
     absolute, relative, reason = _EXACT if level in ("disabled", "basic") else _FUSED
-    return Tolerance(optimisation=level, absolute=absolute, relative=relative, reason=reason)
+    redrawn = 0.0
+    if not plan.is_exact and level not in ("disabled", "basic"):
+        redrawn, reason = 1.0, f"{reason}; then roundings to 8 bits may fall to the other side"
+    return Tolerance(
+        optimisation=level,
+        absolute=absolute,
+        relative=relative,
+        share_of_noise=redrawn,
+        reason=reason,
+    )

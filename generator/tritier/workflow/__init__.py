@@ -1,17 +1,23 @@
 """Stages put together: what commands, and users of the library, call."""
 
+from tritier.workflow.coding import code_plan
 from tritier.workflow.generate import generate, model_of_plan, remember
+from tritier.workflow.import_plan import import_plan, read_recorded_plan, read_recorded_plans
 from tritier.workflow.plan import plan_from_assignment, plan_from_placement
 from tritier.workflow.verify import Verdict, gather_inputs, infer, verify_chained, verify_live
 
 __all__ = [
     "Verdict",
+    "code_plan",
     "gather_inputs",
     "generate",
+    "import_plan",
     "infer",
     "model_of_plan",
     "plan_from_assignment",
     "plan_from_placement",
+    "read_recorded_plan",
+    "read_recorded_plans",
     "remember",
     "verify_chained",
     "verify_live",

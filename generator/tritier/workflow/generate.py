@@ -9,8 +9,15 @@ from pathlib import Path
 import onnx
 
 import tritier
-from tritier.divider import Chain, check_against_model, cut_model, decide_batching, wrap_scalars
-from tritier.documents import Batching, Plan, PlanTensor
+from tritier.divider import (
+    Chain,
+    check_against_model,
+    cut_model,
+    decide_batching,
+    realise,
+    wrap_scalars,
+)
+from tritier.documents import Batching, Plan, PlanTensor, wire_up
 from tritier.errors import InputError
 from tritier.graph import (
     LayerGraph,
@@ -109,13 +116,14 @@ def _whole(model: LoadedModel) -> bytes:
 def _sub_models(
     plan: Plan, model: LoadedModel, graph: LayerGraph, pool: Pool | None
 ) -> dict[str, bytes]:
-    keys = {c.id: f"{plan.id}/{c.id}/{tritier.__version__}" for c in plan.components}
+    components = wire_up(plan).components
+    keys = {c.id: f"{plan.id}/{c.id}/{tritier.__version__}" for c in components}
     if pool is not None:
         found = {component: pool.get("sub-model", key) for component, key in keys.items()}
         kept = {component: data for component, data in found.items() if data is not None}
         if len(kept) == len(keys):
             return kept
-    made = {sub.component: sub.data for sub in cut_model(model.proto, graph, plan)}
+    made = {sub.component: sub.data for sub in cut_model(realise(model.proto, graph, plan))}
     if pool is not None:
         for component, key in keys.items():
             pool.put("sub-model", key, f"{plan.model.name} {component}", made[component])

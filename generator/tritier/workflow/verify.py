@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import zipfile
+import dataclasses
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import onnx
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from tritier.calibration import read_arrays
 from tritier.divider import (
-    Array,
     Arrays,
     Chain,
     Comparison,
     Difference,
     WholeModel,
     random_inputs,
+    realise,
 )
-from tritier.documents import Plan, Tolerance
+from tritier.documents import Optimisation, Plan, Tolerance
 from tritier.errors import InputError, ServerError
-from tritier.graph import LoadedModel
+from tritier.graph import LoadedModel, TensorInfo, build_layer_graph
 from tritier.repository import Repositories
 
 Where = Literal["chained", "live"]
@@ -32,11 +35,13 @@ _TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class Verdict:
-    """The differences of one way to run the parts."""
+    """The differences of one way to run the parts: from the whole model and, if the plan quantizes
+    layers or codes wires, so that this whole model is another, the noise against the original."""
 
     where: Where
     tolerance: Tolerance
     differences: tuple[Difference, ...]
+    noise: tuple[Difference, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -56,7 +61,8 @@ def gather_inputs(
     generator = np.random.default_rng(seed)
     sizes = {**_batch_of_one(plan), **(dims or {})}
     found = [random_inputs(plan, generator, sizes) for _ in range(count)]
-    return found + [_read_inputs(plan, path) for path in files]
+    tensors = [TensorInfo(t.name, t.dtype, t.shape) for t in map(plan.tensor, plan.inputs)]
+    return found + [read_arrays(path, tensors) for path in files]
 
 
 def verify_chained(
@@ -67,7 +73,7 @@ def verify_chained(
 ) -> Verdict:
     """Run the generated sub-models one after the other in ONNX Runtime, next to the whole model."""
     chain = Chain(repositories.plan, repositories.sub_models(), tolerance.optimisation)
-    return _compare("chained", model, inputs, tolerance, chain.run)
+    return _compare("chained", repositories.plan, model, inputs, tolerance, chain.run)
 
 
 def verify_live(
@@ -82,6 +88,7 @@ def verify_live(
     try:
         return _compare(
             "live",
+            repositories.plan,
             model,
             inputs,
             tolerance,
@@ -91,7 +98,7 @@ def verify_live(
         client.close()
 
 
-def infer(client: triton.InferenceServerClient, model: str, inputs: Mapping[str, Array]) -> Arrays:
+def infer(client: triton.InferenceServerClient, model: str, inputs: Arrays) -> Arrays:
     """One request through plain tritonclient; all outputs by name."""
     request = []
     for name, array in inputs.items():
@@ -108,6 +115,7 @@ def infer(client: triton.InferenceServerClient, model: str, inputs: Mapping[str,
 
 def _compare(
     where: Where,
+    plan: Plan,
     model: LoadedModel,
     inputs: Sequence[Arrays],
     tolerance: Tolerance,
@@ -115,13 +123,35 @@ def _compare(
 ) -> Verdict:
     if not inputs:
         raise InputError("there is no input to compare outputs on: ask for at least one")
-    whole = WholeModel(model.path, tolerance.optimisation)
+    original = WholeModel(model.path, tolerance.optimisation)
+    whole = original if plan.is_exact else _realised_whole(plan, model, tolerance.optimisation)
     comparison = Comparison(tolerance.absolute, tolerance.relative)
+    noise = Comparison(0.0, 0.0)
+    own_noise = Comparison(0.0, 0.0)
     for arrays in inputs:
         reference = whole.run(arrays)
-        split = run(arrays)
-        comparison.add(reference, _like(split, reference))
-    return Verdict(where, tolerance, tuple(comparison.differences()))
+        split = _like(run(arrays), reference)
+        comparison.add(reference, split)
+        if not plan.is_exact:
+            exact = original.run(arrays)
+            noise.add(exact, split)
+            own_noise.add(exact, reference)
+    slack = {d.output: tolerance.share_of_noise * d.max_abs for d in own_noise.differences()}
+    differences = (
+        dataclasses.replace(d, slack=slack.get(d.output, 0.0)) for d in comparison.differences()
+    )
+    return Verdict(where, tolerance, tuple(differences), tuple(noise.differences()))
+
+
+def _realised_whole(plan: Plan, model: LoadedModel, level: Optimisation) -> WholeModel:
+    """The uncut model with the plan's quantized layers and codecs."""
+    proto = realise(model.proto, build_layer_graph(model.proto), plan).to_proto()
+    if proto.ByteSize() <= onnx.checker.MAXIMUM_PROTOBUF:
+        return WholeModel(proto.SerializeToString(), level)
+    with tempfile.TemporaryDirectory(prefix="tritier-") as scratch:
+        path = Path(scratch) / "whole.onnx"
+        onnx.save(proto, str(path), save_as_external_data=True, location="whole.data")
+        return WholeModel(path, level)
 
 
 def _like(split: Arrays, reference: Arrays) -> Arrays:
@@ -136,48 +166,3 @@ def _batch_of_one(plan: Plan) -> dict[str, int]:
     leading = {plan.tensor(t).shape[0] if plan.tensor(t).shape else 0 for t in plan.inputs}
     symbol = next(iter(leading))
     return {symbol: 1} if len(leading) == 1 and isinstance(symbol, str) else {}
-
-
-def _read_inputs(plan: Plan, path: Path) -> Arrays:
-    tensors = [plan.tensor(t) for t in plan.inputs]
-    content = _load_arrays(path)
-    if isinstance(content, np.ndarray):
-        if len(tensors) != 1:
-            names = ", ".join(tensor.name for tensor in tensors)
-            raise InputError(f"holds one array, the model needs {names}: give an .npz", str(path))
-        arrays = {tensors[0].name: content}
-    else:
-        arrays = content
-    faults = []
-    for tensor in tensors:
-        array = arrays.get(tensor.name)
-        if array is None:
-            faults.append(f"has no array '{tensor.name}'; it has {', '.join(arrays) or 'none'}")
-        elif array.dtype != np.dtype(tensor.dtype) or not _fits(array.shape, tensor.shape):
-            faults.append(
-                f"'{tensor.name}' is {array.dtype} of shape {list(array.shape)}; the model needs "
-                f"{tensor.dtype} of shape {list(tensor.shape)}"
-            )
-    if faults:
-        raise InputError(faults, str(path))
-    return {tensor.name: arrays[tensor.name] for tensor in tensors}
-
-
-def _load_arrays(path: Path) -> Array | Arrays:
-    try:
-        with path.open("rb") as file:
-            content = np.load(file, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                return content
-            found = {name: content[name] for name in content.files}
-            # What is no array in an archive comes back as its bytes.
-            return {name: item for name, item in found.items() if isinstance(item, np.ndarray)}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"can't be read as .npy or .npz: {error}", str(path)) from None
-
-
-def _fits(shape: Sequence[int], wanted: Sequence[int | str]) -> bool:
-    """Whether a shape is as the model wants it; a symbol stands for any size."""
-    return len(shape) == len(wanted) and all(
-        isinstance(want, str) or size == want for size, want in zip(shape, wanted, strict=True)
-    )
