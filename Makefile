@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test unit check regen perf-analyzer bench-hop clean
+.PHONY: demo test unit check regen perf-analyzer bench-hop bench-wire clean
 
 demo: $(STAMP)
 	$(BIN)/tritier demo --output demo_output
@@ -32,6 +32,10 @@ perf-analyzer: $(STAMP)
 # Time that a hop between two servers adds, beside a bare upload of the same bytes.
 bench-hop: $(STAMP)
 	$(BIN)/python -m benchmarks.hop_overhead
+
+# Bytes, noise and time of a trained text detector cut in two, per wire codec.
+bench-wire: $(STAMP)
+	$(BIN)/python -m benchmarks.wire_codecs ppocr
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

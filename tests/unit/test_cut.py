@@ -391,6 +391,17 @@ def test_a_component_that_lacks_an_input_cannot_be_cut_out(tmp_path: Path) -> No
         cut_model(realise(model.proto, layers_of(model.proto), plan))
 
 
+def test_a_component_that_no_file_can_hold_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "g (float[4] x) => (float[4] y) { [a] h = Relu(x) [b] y = Neg(h) }"
+    item = split(tmp_path, text, {"a": "a", "b": "b"})
+    graph = build_layer_graph(item.model.proto)
+    monkeypatch.setattr(onnx.checker, "MAXIMUM_PROTOBUF", 40)
+    with pytest.raises(InputError, match=r"component c0 on server 'a' would have .* holds 40"):
+        cut_model(realise(item.model.proto, graph, item.plan))
+
+
 def test_the_value_of_an_unknown_size_is_left_open(tmp_path: Path) -> None:
     text = "g (float[?,4] x) => (float[?,4] y) { [a] h = Relu(x) [b] y = Neg(h) }"
     item = split(tmp_path, text, {"a": "a", "b": "b"})

@@ -143,9 +143,15 @@ class _Cutter:
             functions=model.functions,
         )
         wrap_scalars(sub)
+        if sub.ByteSize() > onnx.checker.MAXIMUM_PROTOBUF:
+            raise InputError(
+                f"component {component.id} on server '{component.server}' would have "
+                f"{sub.ByteSize():,} bytes; one file holds {onnx.checker.MAXIMUM_PROTOBUF:,}: "
+                "spread its layers over more servers"
+            )
         data = sub.SerializeToString(deterministic=True)
         try:
-            onnx.checker.check_model(data if len(data) < onnx.checker.MAXIMUM_PROTOBUF else sub)
+            onnx.checker.check_model(data)
         except onnx.checker.ValidationError as error:
             raise InputError(
                 f"component {component.id} can't be cut out: {str(error).splitlines()[0]}"

@@ -8,31 +8,21 @@ of the pair. Weights become int8 with a DequantizeLinear, biases int32.
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx
 from onnx import helper
-from onnxruntime.quantization import CalibrationMethod, QuantType
-from onnxruntime.quantization.calibrate import TensorData, TensorsData
-from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from tritier.divider.rename import fresh_names, rename_in_place
+from tritier.divider.qdq import HIDDEN, READER, MarkedNames, run_quantizer, shown_again
+from tritier.divider.rename import fresh_names
 from tritier.documents import Quantization, Range
 from tritier.errors import InputError
 from tritier.graph import DTYPES, ELEMENT_TYPES, TensorInfo, free_names
 
 # Before this version per-channel scales don't exist, and the quantizer refuses.
 FIRST_OPSET = 13
-_FIRST_OPSET_OF_HALVES = 19  # QuantizeLinear takes float16 from then on
-# Types of nodes that only the quantizer sees: a DequantizeLinear that was there before, and one
-# more reader of what outputs and sub-graphs read.
-_HIDDEN = "Dequantized"
-_READER = "Reader"
 _INFERRED = ("onnx.infer", "onnxruntime.quant")  # spares the quantizer a round through a file
 
 
@@ -73,7 +63,7 @@ class LayerQuantizer:
         InputError when a range is missing, the opset is too old, or ONNX Runtime refuses or leaves
         a layer as it is.
         """
-        self._check_opset(body, layers)
+        self._check_types(body, layers)
         body = _with_own_constants(body, layers)
         behind = {pair.after: name for name, pair in pairs_of(body, self.originals).items()}
         infos = {
@@ -83,50 +73,44 @@ class LayerQuantizer:
         ranges = {**self.ranges, **{n: self.ranges[o] for n, o in behind.items()}}
         self._check_ranges(body, layers, infos, ranges)
         seen = {*self.outputs, *(new for new, old in behind.items() if old in self.outputs)}
-        names = _Names(body, layers)
+        names = MarkedNames(body.nodes, body.initializers, layers)
         model = self._model(body, layers, infos, seen)
         names.mark(model)
-        quantized = _run_quantizer(
+        quantized = run_quantizer(
             model,
             layers,
             settings,
             {
                 names.marked.get(name, name): limits
                 for name, limits in ranges.items()
-                if name in infos and infos[name].dtype in ("float32", "float16")
+                if name in infos and infos[name].dtype == "float32"
             },
         )
         names.unmark(quantized)
         before = {node.name: node for node in body.nodes}
-        nodes = _shown_again(quantized.graph.node, before)
+        nodes = shown_again(quantized.graph.node, before)
         _check_layers(nodes, layers, before)
         # A bias keeps its name when it is dequantized.
         made = {name for node in nodes for name in node.output}
         constants = {name: t for name, t in body.initializers.items() if name not in made}
         return Body(nodes, constants | {t.name: t for t in quantized.graph.initializer})
 
-    def _check_opset(self, body: Body, layers: Collection[str]) -> None:
+    def _check_types(self, body: Body, layers: Collection[str]) -> None:
         opset = next((o.version for o in self.opsets if o.domain in ("", "ai.onnx")), 0)
         if opset < FIRST_OPSET:
             raise InputError(
                 f"the model has opset {opset}, quantized layers need {FIRST_OPSET} or more: "
                 "convert it with `tritier prepare --opset 17`"
             )
-        half = [
-            node.name
-            for node in body.nodes
-            if node.name in layers
-            and any(
+        for node in body.nodes:
+            if node.name in layers and any(
                 name in self.infos and self.infos[name].dtype == "float16"
                 for name in (*node.input, *node.output)
-            )
-        ]
-        if half and opset < _FIRST_OPSET_OF_HALVES:
-            raise InputError(
-                f"the model has opset {opset}, quantized layers of float16 such as '{half[0]}' "
-                f"need {_FIRST_OPSET_OF_HALVES} or more: convert it with "
-                f"`tritier prepare --opset {_FIRST_OPSET_OF_HALVES}`"
-            )
+            ):
+                raise InputError(
+                    f"layer '{node.name}' ({node.op_type}) computes with float16; only layers that "
+                    "compute with float32 can be quantized: leave it out"
+                )
 
     def _check_ranges(
         self,
@@ -180,91 +164,15 @@ class LayerQuantizer:
                 del node.attribute[:]
                 node.attribute.extend(kept)
             elif node.op_type == "DequantizeLinear" and node.output[0] in infos:
-                node.op_type = _HIDDEN
+                node.op_type = HIDDEN
             elif node.op_type == "DequantizeLinear" and node.output[0] in needed:
                 needed |= dict.fromkeys(node.input)  # of a weight that is quantized already
         graph.initializer.extend(body.initializers[n] for n in needed if n in body.initializers)
         for name in sorted({*seen, *captured} & set(infos)):
-            graph.node.append(helper.make_node(_READER, [name], []))
+            graph.node.append(helper.make_node(READER, [name], []))
         model = helper.make_model(graph, opset_imports=self.opsets)
         helper.set_model_props(model, dict([_INFERRED]))
         return model
-
-
-class _Names:
-    """Keeps the names that the quantizer makes up (`h_scale`) apart from those that are there.
-
-    While it runs, what chosen layers read and make has a mark in its name, which all that it makes
-    up then has too.
-    """
-
-    def __init__(self, body: Body, layers: Collection[str]) -> None:
-        tensors = {n for node in body.nodes for n in (*free_names(node), *node.output) if n}
-        self._tensors = tensors | set(body.initializers)
-        self._nodes = {node.name for node in body.nodes}
-        self._mark = "//"
-        while any(self._mark in name for name in (*self._tensors, *self._nodes)):
-            self._mark += "/"
-        chosen = [node for node in body.nodes if node.name in layers]
-        names = {n for node in chosen for n in (*free_names(node), *node.output) if n}
-        self.marked = {name: name + self._mark for name in names}
-
-    def mark(self, model: onnx.ModelProto) -> None:
-        """Give the tensors of chosen layers their marks, in place."""
-        self._rename(model, self.marked)
-
-    def unmark(self, model: onnx.ModelProto) -> None:
-        """Give them their own names back, in place; what was made up loses the mark where the name
-        without it is free."""
-        graph = model.graph
-        names = [n for node in graph.node for n in (*node.input, *node.output)]
-        back = {marked: name for name, marked in self.marked.items()}
-        for name in dict.fromkeys((*names, *(t.name for t in graph.initializer))):
-            short = name.replace(self._mark, "")
-            if self._mark in name and name not in back and short not in self._tensors:
-                back[name] = short
-                self._tensors.add(short)
-        self._rename(model, back)
-        for node in graph.node:
-            short = node.name.replace(self._mark, "")
-            if short != node.name and short not in self._nodes:
-                node.name = short
-                self._nodes.add(short)
-
-    def _rename(self, model: onnx.ModelProto, rename: Mapping[str, str]) -> None:
-        graph = model.graph
-        for node in graph.node:
-            rename_in_place(node, rename, {})
-        for value in (*graph.input, *graph.value_info):
-            value.name = rename.get(value.name, value.name)
-        for tensor in graph.initializer:
-            tensor.name = rename.get(tensor.name, tensor.name)
-
-
-def _shown_again(
-    nodes: Iterable[onnx.NodeProto], before: Mapping[str, onnx.NodeProto]
-) -> list[onnx.NodeProto]:
-    """The nodes without what was there only for the quantizer. Sub-graphs, which it does not look
-    into, then read what comes out of the new pairs; a Gemm gets back the factor of its bias, which
-    it takes for part of the scale and drops."""
-    nodes = [node for node in nodes if node.op_type != _READER]
-    opened = {n.output[0]: n.input[0] for n in nodes if n.op_type == "QuantizeLinear"}
-    after = {
-        opened[node.input[0]]: node.output[0]
-        for node in nodes
-        if node.name not in before and node.input[0] in opened
-    }
-    for node in nodes:
-        if node.op_type == _HIDDEN:
-            node.op_type = "DequantizeLinear"
-        if node.op_type == "Gemm":
-            del node.attribute[:]
-            node.attribute.extend(before[node.name].attribute)
-        if node.name in before and any(a.HasField("g") or a.graphs for a in node.attribute):
-            made = list(node.output)
-            rename_in_place(node, after, {})
-            node.output[:] = made
-    return nodes
 
 
 def _check_layers(
@@ -276,15 +184,21 @@ def _check_layers(
     made = {name for node in new for name in node.output}
     read = {name for node in new for name in node.input}
     left = {node.name: node for node in nodes}
-    for layer in layers:
-        node = left.get(layer)
-        if node is None:
-            raise InputError(f"ONNX Runtime's quantizer removes layer '{layer}': leave it out")
-        if made.isdisjoint(free_names(node)) and read.isdisjoint(node.output):
-            raise InputError(
-                f"layer '{layer}' ({node.op_type}) can't be quantized: ONNX Runtime's quantizer "
-                "finds no float32 or float16 tensor in it; leave it out"
-            )
+    faults = [
+        f"ONNX Runtime's quantizer removes layer '{layer}': leave it out"
+        for layer in layers
+        if layer not in left
+    ]
+    faults += [
+        f"layer '{layer}' ({left[layer].op_type}) can't be quantized: ONNX Runtime's quantizer "
+        "finds no float32 tensor in it; leave it out"
+        for layer in layers
+        if layer in left
+        and made.isdisjoint(free_names(left[layer]))
+        and read.isdisjoint(left[layer].output)
+    ]
+    if faults:
+        raise InputError(faults)
 
 
 def pairs_of(body: Body, originals: Collection[str]) -> dict[str, Pair]:
@@ -338,55 +252,3 @@ def _value(name: str, infos: Mapping[str, TensorInfo]) -> onnx.ValueInfoProto:
         return onnx.ValueInfoProto(name=name)
     shape = [None if dim == "?" else dim for dim in info.shape]
     return helper.make_tensor_value_info(name, ELEMENT_TYPES[info.dtype], shape)
-
-
-def _run_quantizer(
-    model: onnx.ModelProto,
-    layers: Collection[str],
-    settings: Quantization,
-    ranges: Mapping[str, Range],
-) -> onnx.ModelProto:
-    types = sorted({node.op_type for node in model.graph.node if node.name in set(layers)})
-    limits = {
-        name: TensorData(lowest=np.float32(low), highest=np.float32(high))
-        for name, (low, high) in ranges.items()
-    }
-    unsigned = settings.activation_type == "uint8"
-    quantizer = QDQQuantizer(
-        model,
-        settings.per_channel,
-        settings.reduce_range,
-        QuantType.QInt8,
-        QuantType.QUInt8 if unsigned else QuantType.QInt8,
-        TensorsData(CalibrationMethod.MinMax, limits),
-        list(layers),
-        [],
-        types,
-        {
-            "ActivationSymmetric": not unsigned,
-            "WeightSymmetric": True,
-            "QDQKeepRemovableActivations": True,
-            "ForceQuantizeNoInputCheck": True,
-        },
-    )
-    try:
-        with _silence():  # about constants that are computed, which stay as they are
-            for node in model.graph.node:
-                # By itself it quantizes these only behind another layer that is quantized.
-                if node.op_type in ("Relu", "Clip") and node.name in layers:
-                    quantizer.quantize_activation_tensor(node.input[0])
-            quantized: onnx.ModelProto = quantizer.quantize_model()
-    except (ValueError, KeyError, NotImplementedError) as error:
-        raise InputError(f"ONNX Runtime's quantizer refuses the layers: {error}") from None
-    return quantized
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """No warnings from a library that writes them to the root logger."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(before)

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from tritier.graph.tensors import Dim, infer_tensors
+from tritier.graph.tensors import DTYPES, Dim, infer_tensors
 
 Bounds = tuple[int, int]
 # No size of a tensor that Triton serves is above this: its messages are limited to it in bytes.
@@ -52,7 +52,11 @@ def holds(dtype: str, bounds: tuple[float, float]) -> bool:
 def _shapes(model: onnx.ModelProto) -> dict[str, tuple[Dim, ...]]:
     """Shapes of what indices are taken over, as far as the model declares them."""
     values = (*model.graph.input, *model.graph.value_info, *model.graph.output)
-    known = {v.name for v in values}
+    known = {
+        v.name
+        for v in values
+        if v.type.tensor_type.HasField("shape") and v.type.tensor_type.elem_type in DTYPES
+    }
     sources = [
         node.input[0]
         for node in model.graph.node

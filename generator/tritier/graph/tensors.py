@@ -78,8 +78,8 @@ def infer_tensors(model: onnx.ModelProto, names: Iterable[str]) -> dict[str, Ten
 
 
 def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A model for shape inference: its large constants are inputs without content, and inputs that
-    only declare an initializer are left out."""
+    """A model for checks and shape inference: constants that are large, or still lie in another
+    file, are inputs without content, and inputs that only declare an initializer are left out."""
     graph = model.graph
     constants = {tensor.name for tensor in graph.initializer}
     result = onnx.ModelProto(ir_version=max(model.ir_version, 4))
@@ -92,13 +92,17 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     result.graph.value_info.extend(graph.value_info)
     result.graph.input.extend(v for v in graph.input if v.name not in constants)
     for tensor in graph.initializer:
-        if math.prod(tensor.dims) <= _SMALL_ELEMENTS:
+        if math.prod(tensor.dims) <= _SMALL_ELEMENTS and not _lies_outside(tensor):
             result.graph.initializer.append(tensor)
         else:
             result.graph.input.append(
                 onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
             )
     return result
+
+
+def _lies_outside(tensor: onnx.TensorProto) -> bool:
+    return tensor.data_location == onnx.TensorProto.EXTERNAL
 
 
 def _inferred_values(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:

@@ -2,7 +2,7 @@
 
 from tritier.workflow.coding import code_plan
 from tritier.workflow.generate import generate, model_of_plan, remember
-from tritier.workflow.import_plan import import_plan, read_recorded_plan, read_recorded_plans
+from tritier.workflow.importing import import_plan, read_recorded_plan, read_recorded_plans
 from tritier.workflow.plan import plan_from_assignment, plan_from_placement
 from tritier.workflow.verify import Verdict, gather_inputs, infer, verify_chained, verify_live
 

@@ -121,11 +121,16 @@ class _Choice:
                 f"{', '.join(suiting(tensor.dtype))}, not {codec}"
             )
         if codec in NARROWING:
-            bounds = self._bounds.get(tensor.name) or self._ranges.get(tensor.name)
-            if bounds is None or not holds(WIRE_DTYPES[codec], bounds):
-                known = "are not known" if bounds is None else f"go from {bounds[0]} to {bounds[1]}"
+            known = [source.get(tensor.name) for source in (self._bounds, self._ranges)]
+            found = [bounds for bounds in known if bounds is not None]
+            if not any(holds(WIRE_DTYPES[codec], bounds) for bounds in found):
+                text = (
+                    f"go from {found[-1][0]:.10g} to {found[-1][1]:.10g}"
+                    if found
+                    else "are not known"
+                )
                 raise InputError(
-                    f"the values of tensor '{tensor.name}' {known}, so {codec} could change them: "
+                    f"the values of tensor '{tensor.name}' {text}, so {codec} could change them: "
                     "calibrate it with `tritier ranges`, or choose a wider codec"
                 )
         return codec
