@@ -107,6 +107,18 @@ def test_the_batch_may_stay_symbolic_and_be_renamed(tmp_path: Path) -> None:
         assert run(result.model, x=x)[0].tobytes() == run(tmp_path / "m.onnx", x=x)[0].tobytes()
 
 
+def test_an_output_gets_the_symbol_of_the_input_if_it_is_the_same_size(tmp_path: Path) -> None:
+    text = """
+        g (float[N,2] x) => (float[Y,2] y, int64[2,Z] z) {
+          [relu] y = Relu(x)
+          [found] z = NonZero(x)
+        }
+    """
+    outputs = prepared(tmp_path, text).model.graph.output
+    assert shape_of(outputs, "y") == ["N", 2]
+    assert shape_of(outputs, "z") == [2, "Z"]  # which hangs on the data
+
+
 def test_a_symbol_gets_its_size_everywhere(tmp_path: Path) -> None:
     text = "g (float[N,4] x, float[N,4] z) => (float[N,4] y) { [add] y = Add(x, z) }"
     model = prepared(tmp_path, text, dims={"N": 7}).model

@@ -47,7 +47,7 @@ def plan_command(
     ] = None,
     wire_codec: Annotated[
         str | None,
-        typer.Option("--wire-codec", help="How tensors cross links: as_is, fp16, int8 or uint8."),
+        typer.Option("--wire-codec", help="How floats cross links: as_is, fp16, int8 or uint8."),
     ] = None,
     force: ForceFlag = False,
     dry_run: DryRunFlag = False,

@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from tritier.calibration import load_preprocessing
 from tritier.cli.common import DimOption, DryRunFlag, ForceFlag, JsonFlag, parse_dims
 from tritier.cli.output import progress, say, show_json, show_table
-from tritier.documents import Preprocessing
+from tritier.cli.ranges import PreprocessingOption
 from tritier.errors import UsageError
 from tritier.graph import PrepareOptions, PrepareReport, Tensor, prepare_model
 from tritier.graph.prepare_write import refuse_existing
@@ -36,12 +37,7 @@ def prepare_command(
         Literal["uint8"] | None,
         typer.Option("--input-codec", help="Let images cross the wire as 8-bit pixels."),
     ] = None,
-    preprocessing: Annotated[
-        Path | None,
-        typer.Option(
-            "--preprocessing", metavar="FILE", help="What then happens to pixels, in the model."
-        ),
-    ] = None,
+    preprocessing: PreprocessingOption = None,
     no_simplify: Annotated[
         bool, typer.Option("--no-simplify", help="Fold no constants, merge no layers.")
     ] = False,
@@ -63,10 +59,10 @@ def prepare_command(
         tritier prepare model.onnx
         tritier prepare model.onnx --shape images=1,3,640,640 -o fixed.onnx
         tritier prepare model.onnx --shape images=N,3,640,640 --opset 17
-        tritier prepare model.onnx --input-codec uint8 --preprocessing yolo.yaml
+        tritier prepare model.onnx --input-codec uint8 --preprocessing yolo
     """
     if (input_codec is None) != (preprocessing is None):
-        raise UsageError("--input-codec uint8 and --preprocessing FILE: give both or none")
+        raise UsageError("--input-codec uint8 and --preprocessing NAME-OR-FILE: give both or none")
     target = output or model.with_name(f"{model.stem}.prepared.onnx")
     if not dry_run:
         refuse_existing([target], force)
@@ -74,7 +70,7 @@ def prepare_command(
         shapes=_parse_shapes(shape),
         dims=parse_dims(dim),
         opset=opset,
-        preprocessing=Preprocessing.load(preprocessing) if preprocessing else None,
+        preprocessing=load_preprocessing(preprocessing) if preprocessing else None,
         simplify=not no_simplify,
     )
     with progress(f"preparing {model.name} and comparing it with the original"):

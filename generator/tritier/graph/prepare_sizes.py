@@ -64,6 +64,8 @@ def declare_sizes(model: onnx.ModelProto) -> None:
     outputs that are found."""
     graph = model.graph
     before = {value.name: value for value in graph.value_info}
+    symbols = {d for value in model_inputs(graph) for d in dims_of(value) if isinstance(d, str)}
+    own = _without_own_names(graph, symbols)
     found = tensor_sizes(model, {})
     ends = {value.name for value in (*graph.input, *graph.output)}
     made = [name for node in graph.node for name in node.output if name and name not in ends]
@@ -71,7 +73,6 @@ def declare_sizes(model: onnx.ModelProto) -> None:
     kept = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in infos if v is not None]
     del graph.value_info[:]
     graph.value_info.extend(kept)
-    symbols = {d for value in model_inputs(graph) for d in dims_of(value) if isinstance(d, str)}
     for value in graph.output:
         size = found.get(value.name)
         if not value.type.HasField("tensor_type") or size is None or size.shape is None:
@@ -82,6 +83,24 @@ def declare_sizes(model: onnx.ModelProto) -> None:
         if len(shape.dim) == len(size.shape):
             for dim, size_found in zip(shape.dim, size.shape, strict=True):
                 _fill(dim, size_found, symbols)
+    for dim, name in own:
+        if not dim.HasField("dim_value") and not dim.dim_param:
+            dim.dim_param = name
+
+
+def _without_own_names(
+    graph: onnx.GraphProto, symbols: set[str]
+) -> list[tuple[onnx.TensorShapeProto.Dimension, str]]:
+    """Take away names of output sizes that no input has, which would hide what inference finds;
+    returns the sizes and their names."""
+    taken = []
+    for value in graph.output:
+        dims = value.type.tensor_type.shape.dim if value.type.HasField("tensor_type") else []
+        for dim in dims:
+            if dim.dim_param and dim.dim_param not in symbols:
+                taken.append((dim, dim.dim_param))
+                dim.Clear()
+    return taken
 
 
 def _fill(dim: onnx.TensorShapeProto.Dimension, found: Dim, symbols: set[str]) -> None:
