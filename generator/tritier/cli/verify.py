@@ -12,7 +12,7 @@ from tritier.calibration import ImageInputs, find_images, load_preprocessing
 from tritier.cli.common import DimOption, JsonFlag, ReposArgument, parse_dims, workspace
 from tritier.cli.output import progress, say, show_json, show_table
 from tritier.cli.ranges import ImagesOption, PreprocessingOption
-from tritier.divider import check_against_model
+from tritier.divider import Difference, check_against_model
 from tritier.errors import CheckFailed, UsageError
 from tritier.files import write_file
 from tritier.graph import build_layer_graph, load_model
@@ -20,6 +20,7 @@ from tritier.repository import Repositories
 from tritier.workflow import Verdict, gather_inputs, verify_chained, verify_live
 
 VERIFICATION_NAME = "verification.json"
+_COLUMNS = ["run", "optimisation", "output", "inputs", "max |diff|", "mean |diff|"]
 
 
 def verify_command(
@@ -108,13 +109,8 @@ def verify_command(
 def verdict_rows(verdict: Verdict) -> list[dict[str, object]]:
     """A row per output, as written to verification.json."""
     return [
-        {
-            "run": verdict.where,
-            "optimisation": verdict.tolerance.optimisation,
-            "output": difference.output,
-            "inputs": difference.samples,
-            "max_abs_difference": difference.max_abs,
-            "mean_abs_difference": difference.mean_abs,
+        _row(verdict, difference)
+        | {
             "allowed_absolute": verdict.tolerance.absolute,
             "allowed_relative": verdict.tolerance.relative,
             "allowed_noise": difference.slack,
@@ -126,37 +122,26 @@ def verdict_rows(verdict: Verdict) -> list[dict[str, object]]:
 
 def noise_rows(verdict: Verdict) -> list[dict[str, object]]:
     """A row per output: how far quantized layers and coded wires take it from the original."""
-    return [
-        {
-            "run": verdict.where,
-            "optimisation": verdict.tolerance.optimisation,
-            "output": difference.output,
-            "inputs": difference.samples,
-            "max_abs_difference": difference.max_abs,
-            "mean_abs_difference": difference.mean_abs,
-        }
-        for difference in verdict.noise
-    ]
+    return [_row(verdict, difference) for difference in verdict.noise]
+
+
+def _row(verdict: Verdict, difference: Difference) -> dict[str, object]:
+    return {
+        "run": verdict.where,
+        "optimisation": verdict.tolerance.optimisation,
+        "output": difference.output,
+        "inputs": difference.samples,
+        "max_abs_difference": difference.max_abs,
+        "mean_abs_difference": difference.mean_abs,
+    }
 
 
 def show_verdicts(plan_id: str, rows: list[dict[str, object]]) -> None:
     """The rows as a table."""
     show_table(
         f"plan {plan_id} against the whole model (measured)",
-        ["run", "optimisation", "output", "inputs", "max |diff|", "mean |diff|", "allowed", "ok"],
-        [
-            (
-                row["run"],
-                row["optimisation"],
-                row["output"],
-                row["inputs"],
-                f"{row['max_abs_difference']:.3g}",
-                f"{row['mean_abs_difference']:.3g}",
-                _allowed_text(row),
-                "yes" if row["ok"] else "NO",
-            )
-            for row in rows
-        ],
+        [*_COLUMNS, "allowed", "ok"],
+        [(*_cells(row), _allowed_text(row), "yes" if row["ok"] else "NO") for row in rows],
     )
 
 
@@ -164,18 +149,19 @@ def show_noise(plan_id: str, rows: list[dict[str, object]]) -> None:
     """The noise rows as a table."""
     show_table(
         f"noise of plan {plan_id}: against the original model (measured)",
-        ["run", "optimisation", "output", "inputs", "max |diff|", "mean |diff|"],
-        [
-            (
-                row["run"],
-                row["optimisation"],
-                row["output"],
-                row["inputs"],
-                f"{row['max_abs_difference']:.3g}",
-                f"{row['mean_abs_difference']:.3g}",
-            )
-            for row in rows
-        ],
+        _COLUMNS,
+        [_cells(row) for row in rows],
+    )
+
+
+def _cells(row: dict[str, object]) -> tuple[object, ...]:
+    return (
+        row["run"],
+        row["optimisation"],
+        row["output"],
+        row["inputs"],
+        f"{row['max_abs_difference']:.3g}",
+        f"{row['mean_abs_difference']:.3g}",
     )
 
 

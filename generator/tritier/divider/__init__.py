@@ -4,7 +4,7 @@ from tritier.divider.batch import decide_batching
 from tritier.divider.compare import Comparison, Difference
 from tritier.divider.cut import SubModel, check_against_model, cut_model
 from tritier.divider.realise import Realised, quantized_tensors, realise
-from tritier.divider.run import Array, Arrays, Chain, WholeModel, random_inputs
+from tritier.divider.run import Array, Arrays, Chain, WholeModel, check_loads, random_inputs
 from tritier.divider.scalars import wrap_scalars
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "SubModel",
     "WholeModel",
     "check_against_model",
+    "check_loads",
     "cut_model",
     "decide_batching",
     "quantized_tensors",

@@ -18,7 +18,7 @@ from tritier.divider.rename import fresh_names, names_of_bodies, renamed_node
 from tritier.divider.scalars import wrap_scalars
 from tritier.documents import Plan, PlanTensor, WiredComponent
 from tritier.errors import InputError
-from tritier.graph import ELEMENT_TYPES, LayerGraph, free_names
+from tritier.graph import ELEMENT_TYPES, LayerGraph, free_names, without_weights
 
 
 @dataclass(frozen=True)
@@ -82,17 +82,19 @@ class _Cutter:
             [_value(self._tensors[tensor]) for tensor in component.inputs],
             [_value(self._tensors[tensor]) for tensor in component.outputs],
         )
+        sub = self._model_of(graph)
+        # Into the model itself: making a model of a graph copies all that is in it.
         for name, tensor in self._realised.initializers.items():
             if name in names:
-                copy = graph.initializer.add()
+                copy = sub.graph.initializer.add()
                 copy.CopyFrom(tensor)
                 copy.name = rename.get(name, name)
         for name, sparse in self._sparse.items():
             if name in names:
-                copied = graph.sparse_initializer.add()
+                copied = sub.graph.sparse_initializer.add()
                 copied.CopyFrom(sparse)
                 copied.values.name = rename.get(name, name)
-        return self._finish(component, graph)
+        return _finish(component, sub)
 
     def _nodes(self, component: WiredComponent) -> list[onnx.NodeProto]:
         """What makes the component's outputs of its inputs: its layers and, copied wherever they
@@ -131,9 +133,9 @@ class _Cutter:
         rename |= fresh_names(sorted((inside & ids) - set(rename)), taken)
         return rename, fresh_names(sorted(defined & ids), taken)
 
-    def _finish(self, component: WiredComponent, graph: onnx.GraphProto) -> bytes:
+    def _model_of(self, graph: onnx.GraphProto) -> onnx.ModelProto:
         model = self._realised.model
-        sub = helper.make_model(
+        return helper.make_model(
             graph,
             producer_name="tritier",
             producer_version=tritier.__version__,
@@ -142,21 +144,23 @@ class _Cutter:
             ir_version=max(model.ir_version, 4),
             functions=model.functions,
         )
-        wrap_scalars(sub)
-        if sub.ByteSize() > onnx.checker.MAXIMUM_PROTOBUF:
-            raise InputError(
-                f"component {component.id} on server '{component.server}' would have "
-                f"{sub.ByteSize():,} bytes; one file holds {onnx.checker.MAXIMUM_PROTOBUF:,}: "
-                "spread its layers over more servers"
-            )
-        data = sub.SerializeToString(deterministic=True)
-        try:
-            onnx.checker.check_model(data)
-        except onnx.checker.ValidationError as error:
-            raise InputError(
-                f"component {component.id} can't be cut out: {str(error).splitlines()[0]}"
-            ) from None
-        return data
+
+
+def _finish(component: WiredComponent, sub: onnx.ModelProto) -> bytes:
+    wrap_scalars(sub)
+    if sub.ByteSize() > onnx.checker.MAXIMUM_PROTOBUF:
+        raise InputError(
+            f"component {component.id} on server '{component.server}' would have "
+            f"{sub.ByteSize():,} bytes; one file holds {onnx.checker.MAXIMUM_PROTOBUF:,}: "
+            "spread its layers over more servers"
+        )
+    try:
+        onnx.checker.check_model(without_weights(sub).SerializeToString())
+    except onnx.checker.ValidationError as error:
+        raise InputError(
+            f"component {component.id} can't be cut out: {str(error).splitlines()[0]}"
+        ) from None
+    return sub.SerializeToString(deterministic=True)
 
 
 def _value(tensor: PlanTensor) -> onnx.ValueInfoProto:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnxruntime as ort
 
 from tritier.documents import Optimisation, Plan, PlanTensor, wire_up
 from tritier.errors import InputError
+from tritier.graph import without_weights
 
 Array = npt.NDArray[np.generic]
 Arrays = dict[str, Array]
@@ -40,6 +42,19 @@ def open_session(
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own types, one per status code
         raise InputError(f"ONNX Runtime can't load the model: {error}") from None
+
+
+def check_loads(model: bytes) -> None:
+    """Raise InputError unless ONNX Runtime loads a model.
+
+    It is asked with large constants as inputs, which spares it several copies of them; only what it
+    then refuses, perhaps for want of a constant, is loaded as a whole.
+    """
+    light = without_weights(onnx.load_model_from_string(model))
+    try:
+        open_session(light.SerializeToString(), "disabled", 1)
+    except InputError:
+        open_session(model, "disabled", 1)
 
 
 def _run(

@@ -18,7 +18,13 @@ from tritier.graph.profile import (
     graph_with_ends,
     profile_model,
 )
-from tritier.graph.tensors import DTYPES, ELEMENT_TYPES, TensorInfo, infer_tensors
+from tritier.graph.tensors import (
+    DTYPES,
+    ELEMENT_TYPES,
+    TensorInfo,
+    infer_tensors,
+    without_weights,
+)
 
 __all__ = [
     "DEFAULT_QUANTIZABLE",
@@ -46,4 +52,5 @@ __all__ = [
     "node_flops",
     "prepare_model",
     "profile_model",
+    "without_weights",
 ]

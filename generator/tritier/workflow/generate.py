@@ -10,8 +10,8 @@ import onnx
 
 import tritier
 from tritier.divider import (
-    Chain,
     check_against_model,
+    check_loads,
     cut_model,
     decide_batching,
     realise,
@@ -43,7 +43,6 @@ def generate(
     check_against_model(plan, model.sha256, graph)
     _check_tensors(plan, model, graph)
     models = _sub_models(plan, model, graph, pool)
-    Chain(plan, models, "disabled")  # each sub-model is one that ONNX Runtime loads
     batching = decide_batching(plan, models, options.max_batch_size, options.dims)
     whole = _whole(model) if options.with_whole else None
     return generate_files(plan, models, whole, batching, options), batching
@@ -124,6 +123,8 @@ def _sub_models(
         if len(kept) == len(keys):
             return kept
     made = {sub.component: sub.data for sub in cut_model(realise(model.proto, graph, plan))}
+    for data in made.values():
+        check_loads(data)
     if pool is not None:
         for component, key in keys.items():
             pool.put("sub-model", key, f"{plan.model.name} {component}", made[component])
