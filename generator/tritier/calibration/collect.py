@@ -22,7 +22,7 @@ from onnxruntime.quantization import calibrate as runtime
 from tritier.calibration.inputs import Arrays
 from tritier.documents import Range
 from tritier.errors import InputError
-from tritier.graph import ELEMENT_TYPES
+from tritier.graph import ELEMENT_TYPES, constant_bytes
 
 Histogram = Literal["entropy", "percentile"]
 REDUCED = ("float16", "float32")  # the types that ONNX Runtime's calibrators take
@@ -273,7 +273,7 @@ def _with_probes(model: onnx.ModelProto, dtypes: Mapping[str, str]) -> onnx.Mode
 
 def _write(model: onnx.ModelProto, path: Path) -> Path:
     """Write the model, its weights beside it if it is large; then they leave `model`."""
-    if model.ByteSize() > _ONE_FILE_BYTES:
+    if constant_bytes(model) > _ONE_FILE_BYTES:
         onnx.save(model, str(path), save_as_external_data=True, location=_data_name(path))
     else:
         onnx.save(model, str(path))

@@ -18,7 +18,14 @@ from tritier.divider.rename import fresh_names, names_of_bodies, renamed_node
 from tritier.divider.scalars import wrap_scalars
 from tritier.documents import Plan, PlanTensor, WiredComponent
 from tritier.errors import InputError
-from tritier.graph import ELEMENT_TYPES, LayerGraph, free_names, without_weights
+from tritier.graph import (
+    ELEMENT_TYPES,
+    LayerGraph,
+    constant_bytes,
+    fits_one_file,
+    free_names,
+    without_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -148,11 +155,11 @@ class _Cutter:
 
 def _finish(component: WiredComponent, sub: onnx.ModelProto) -> bytes:
     wrap_scalars(sub)
-    if sub.ByteSize() > onnx.checker.MAXIMUM_PROTOBUF:
+    if not fits_one_file(sub):
         raise InputError(
             f"component {component.id} on server '{component.server}' would have "
-            f"{sub.ByteSize():,} bytes; one file holds {onnx.checker.MAXIMUM_PROTOBUF:,}: "
-            "spread its layers over more servers"
+            f"{constant_bytes(sub):,} bytes of constants; one file holds "
+            f"{onnx.checker.MAXIMUM_PROTOBUF:,} bytes: spread its layers over more servers"
         )
     try:
         onnx.checker.check_model(without_weights(sub).SerializeToString())

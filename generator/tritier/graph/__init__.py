@@ -18,6 +18,7 @@ from tritier.graph.profile import (
     graph_with_ends,
     profile_model,
 )
+from tritier.graph.sizes import constant_bytes, fits_one_file
 from tritier.graph.tensors import (
     DTYPES,
     ELEMENT_TYPES,
@@ -42,6 +43,8 @@ __all__ = [
     "TensorInfo",
     "border_tensors",
     "build_layer_graph",
+    "constant_bytes",
+    "fits_one_file",
     "free_names",
     "graph_with_ends",
     "has_formula",

@@ -13,6 +13,7 @@ from onnx import external_data_helper
 from tritier.errors import InputError
 from tritier.files import sha256_bytes, sha256_file
 from tritier.graph.checks import name_faults, operator_faults, order_faults
+from tritier.graph.sizes import constant_bytes, fits_one_file
 from tritier.graph.tensor_checks import tensor_faults, tensors_of
 from tritier.graph.tensors import without_weights
 
@@ -46,12 +47,11 @@ class LoadedModel:
         """
         if not self.has_external_data:
             return self.path.read_bytes()
-        size = self.proto.ByteSize()
-        if size > onnx.checker.MAXIMUM_PROTOBUF:
+        if not fits_one_file(self.proto):
             raise InputError(
-                f"has {size} bytes with its external data; one file can hold "
-                f"{onnx.checker.MAXIMUM_PROTOBUF}: pass the model file itself with --model, and do "
-                "not ask for --with-whole",
+                f"has {constant_bytes(self.proto):,} bytes of constants in external data; one file "
+                f"can hold {onnx.checker.MAXIMUM_PROTOBUF:,}: pass the model file itself with "
+                "--model, and do not ask for --with-whole",
                 str(self.path),
             )
         return self.proto.SerializeToString(deterministic=True)

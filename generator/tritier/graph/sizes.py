@@ -17,6 +17,7 @@ from tritier.errors import InputError, did_you_mean
 from tritier.graph.tensors import DTYPES, Dim, runtime_outputs, without_weights
 
 _UNNAMED = "?"
+_ROOM_FOR_NODES = 16 << 20  # bytes of a model besides its constants
 _BITS_OF_PARTS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2}
 _RUNTIME_NAMES = {"float": "float32", "double": "float64", "seq": "sequence"}
 
@@ -93,6 +94,16 @@ def fill_dims(model: onnx.ModelProto, dims: Mapping[str, int]) -> dict[str, int]
             ]
         )
     return {**dict.fromkeys(batch, 1), **dims}
+
+
+def constant_bytes(model: onnx.ModelProto) -> int:
+    """Bytes of the initializers of a model. Protobuf's own count would copy all of them."""
+    return sum(map(stored_bytes, model.graph.initializer))
+
+
+def fits_one_file(model: onnx.ModelProto) -> bool:
+    """Whether a model with all its constants can be one protobuf message."""
+    return constant_bytes(model) <= onnx.checker.MAXIMUM_PROTOBUF - _ROOM_FOR_NODES
 
 
 def stored_bytes(tensor: onnx.TensorProto) -> int:

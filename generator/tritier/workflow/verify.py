@@ -26,7 +26,7 @@ from tritier.divider import (
 )
 from tritier.documents import Optimisation, Plan, Tolerance
 from tritier.errors import InputError, ServerError
-from tritier.graph import LoadedModel, TensorInfo, build_layer_graph
+from tritier.graph import LoadedModel, TensorInfo, build_layer_graph, fits_one_file
 from tritier.repository import Repositories
 
 Where = Literal["chained", "live"]
@@ -146,7 +146,7 @@ def _compare(
 def _realised_whole(plan: Plan, model: LoadedModel, level: Optimisation) -> WholeModel:
     """The uncut model with the plan's quantized layers and codecs."""
     proto = realise(model.proto, build_layer_graph(model.proto), plan).to_proto()
-    if proto.ByteSize() <= onnx.checker.MAXIMUM_PROTOBUF:
+    if fits_one_file(proto):
         return WholeModel(proto.SerializeToString(), level)
     with tempfile.TemporaryDirectory(prefix="tritier-") as scratch:
         path = Path(scratch) / "whole.onnx"
