@@ -20,7 +20,7 @@ import onnx.parser
 
 from tests.golden import bad_models
 from tritier import documents
-from tritier.documents import Assignment, Document, Plan, ServersSpec
+from tritier.documents import Assignment, Document, Plan, Ranges, ServersSpec, read_data
 from tritier.errors import TritierError
 from tritier.graph import LoadedModel, load_model
 from tritier.repository import MANIFEST_NAME, GenerateOptions, write_files
@@ -41,6 +41,7 @@ SCHEMAS: dict[str, type[Document]] = {
 CASES = {
     "two_servers": GenerateOptions(with_whole=True),
     "three_servers": GenerateOptions(max_batch_size=0, optimisation="basic", deadline_ms=2500),
+    "coded": GenerateOptions(),
 }
 
 
@@ -130,7 +131,21 @@ def _model() -> Iterator[LoadedModel]:
 
 
 def _plan(model: LoadedModel, assignment: Path, servers: Path) -> Plan:
-    return plan_from_assignment(model, Assignment.load(assignment), ServersSpec.load(servers))
+    return plan_from_assignment(
+        model,
+        Assignment.load(assignment),
+        ServersSpec.load(servers),
+        ranges=_ranges(model, assignment.with_name(f"{assignment.stem}_ranges.yaml")),
+    )
+
+
+def _ranges(model: LoadedModel, path: Path) -> Ranges | None:
+    """The ranges beside an assignment, if it has some."""
+    if not path.exists():
+        return None
+    data = read_data(path)
+    head = {"model_sha256": model.sha256, "method": "minmax", "samples": 1}
+    return Ranges.from_data({**head, "ranges": data})
 
 
 def _pretty(data: object) -> bytes:
