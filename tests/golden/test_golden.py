@@ -12,7 +12,7 @@ from tritonclient.grpc import model_config_pb2
 
 from tests.golden.cases import BAD, CASES, ROOT, SCHEMAS, committed, differences, generated, golden
 from tests.helpers.configs import crossings, read_configs
-from tritier.documents import Manifest, Plan, ServersSpec
+from tritier.documents import Manifest, Plan, ServersSpec, wire_up
 from tritier.files import write_file
 from tritier.resources import triton_dir
 
@@ -31,7 +31,7 @@ def test_every_kind_of_difference_is_found(tmp_path: Path) -> None:
     assert differences(committed(tmp_path), wanted) == []
     gone, changed, *_ = sorted(path for path in wanted if path.endswith("config.pbtxt"))
     (tmp_path / gone).unlink()
-    (tmp_path / changed).write_bytes(wanted[changed].replace(b"TYPE_FP32", b"TYPE_FP64", 1))
+    (tmp_path / changed).write_bytes(wanted[changed].replace(b"backend", b"Backend", 1))
     for extra in ("tests/golden/expected/two_servers/more.txt", "docs/schemas/more.json"):
         write_file(tmp_path / extra, b"")
     assert differences(committed(tmp_path), wanted) == [
@@ -65,7 +65,8 @@ def test_the_golden_trees_are_what_their_cases_are_for(name: str) -> None:
     configs = read_configs(
         {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("config.pbtxt")}
     )
-    assert crossings(configs) == {(w.tensor, w.source, w.target): 1 for w in plan.wires}
+    wired = wire_up(plan)
+    assert crossings(configs) == {(w.tensor, w.source, w.target): 1 for w in wired.wires}
     kinds = {model_name.rsplit("__", 1)[-1] for _, model_name in configs}
     servers = [component.server for component in plan.components]
     if name == "two_servers":
@@ -77,6 +78,9 @@ def test_the_golden_trees_are_what_their_cases_are_for(name: str) -> None:
         assert {"mailbox", "key", "stage"} <= kinds
         (shared,) = [t.id for t in plan.tensors if t.name == "f"]
         assert [c.id for c in plan.consumers(shared)] == ["c1", "c2", "c3"]
+    if name == "coded":
+        assert {wire.codec for wire in plan.wires} == {"fp16", "int8", "uint8"}
+        assert [c.server for c in wired.components if not c.layers] == ["device", "device"]
 
 
 @pytest.mark.parametrize("name", CASES)
