@@ -170,10 +170,8 @@ class _Realiser:
         for settings, layers in groups.items():
             self._body = quantizer.quantize(self._body, layers, settings)
         pairs = pairs_of(self._body, self._originals)
-        return pairs | {name: self._as_output(name, pairs) for name in pairs if self._is_out(name)}
-
-    def _is_out(self, name: str) -> bool:
-        return name in self._graph.outputs
+        outputs = [name for name in self._graph.outputs if name in pairs]
+        return pairs | {name: self._as_output(name, pairs) for name in outputs}
 
     def _as_output(self, name: str, pairs: Mapping[str, Pair]) -> Pair:
         """A model output is what comes out of its pair; what is made before gets another name."""

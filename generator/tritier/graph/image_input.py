@@ -15,8 +15,8 @@ from onnx import helper, numpy_helper
 from tritier.documents import Preprocessing
 from tritier.errors import InputError, did_you_mean
 from tritier.graph.layers import free_names
-from tritier.graph.prepare_sizes import dims_of, model_inputs
-from tritier.graph.tensors import DTYPES, ELEMENT_TYPES, Dim
+from tritier.graph.prepare_sizes import dims_of
+from tritier.graph.tensors import DTYPES, ELEMENT_TYPES, Dim, model_inputs
 
 _FLOATS = ("float16", "float32", "float64")
 

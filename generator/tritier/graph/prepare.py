@@ -20,7 +20,7 @@ from tritier.graph.image_input import image_sizes
 from tritier.graph.layers import build_layer_graph
 from tritier.graph.load import load_external_data, read_model
 from tritier.graph.prepare_choose import Choice, Task, choose_form
-from tritier.graph.prepare_sizes import dims_of, fix_sizes, model_inputs
+from tritier.graph.prepare_sizes import dims_of, fix_sizes
 from tritier.graph.prepare_steps import (
     computation,
     converted,
@@ -31,7 +31,7 @@ from tritier.graph.prepare_steps import (
 )
 from tritier.graph.prepare_write import write_model
 from tritier.graph.tensor_checks import data_bytes, tensors_of
-from tritier.graph.tensors import DTYPES, Dim
+from tritier.graph.tensors import DTYPES, Dim, model_inputs
 
 # Above this a model stays in several files, and is never in one message.
 LARGE_BYTES = onnx.checker.MAXIMUM_PROTOBUF

@@ -22,6 +22,7 @@ from tritier.graph.prepare_compare import Difference, NotComparable, Trial, comp
 from tritier.graph.prepare_sizes import declare_sizes
 from tritier.graph.prepare_steps import computation, name_nodes
 from tritier.graph.simplify import simplified
+from tritier.graph.tensors import model_inputs
 
 MERGED, FOLDED, PLAIN = "yes", "without merging", "no"
 _WHAT = {MERGED: "merging of layers", FOLDED: "simplification"}
@@ -120,8 +121,7 @@ def _made(form: str, task: Task, scratch: Path) -> _Made | str:
     """A form, or why simplification failed."""
     model = task.make()
     ends = onnx.ModelProto()
-    constants = {tensor.name for tensor in model.graph.initializer}
-    ends.graph.input.extend(value for value in model.graph.input if value.name not in constants)
+    ends.graph.input.extend(model_inputs(model.graph))
     if form != PLAIN:
         try:
             model = simplified(model, merge=form == MERGED)

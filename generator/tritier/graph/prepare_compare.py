@@ -16,8 +16,8 @@ import onnxruntime as ort
 
 from tritier.documents import Preprocessing
 from tritier.graph.image_input import normalised, pixel_shape
-from tritier.graph.prepare_sizes import dims_of, model_inputs
-from tritier.graph.tensors import DTYPES, Dim
+from tritier.graph.prepare_sizes import dims_of
+from tritier.graph.tensors import DTYPES, Dim, model_inputs
 
 Arrays = dict[str, npt.NDArray[Any]]
 RUNS = 2

@@ -8,15 +8,9 @@ import onnx
 
 from tritier.errors import InputError, did_you_mean
 from tritier.graph.sizes import TensorSize, tensor_sizes
-from tritier.graph.tensors import ELEMENT_TYPES, Dim
+from tritier.graph.tensors import ELEMENT_TYPES, Dim, model_inputs
 
 _UNNAMED = "?"  # as some exporters call every size that they don't know
-
-
-def model_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
-    """The inputs that are no constants."""
-    constants = {t.name for t in graph.initializer}
-    return [value for value in graph.input if value.name not in constants]
 
 
 def dims_of(value: onnx.ValueInfoProto) -> list[Dim]:

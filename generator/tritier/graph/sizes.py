@@ -14,7 +14,13 @@ import onnx
 import onnxruntime as ort
 
 from tritier.errors import InputError, did_you_mean
-from tritier.graph.tensors import DTYPES, Dim, runtime_outputs, without_weights
+from tritier.graph.tensors import (
+    DTYPES,
+    Dim,
+    model_inputs,
+    runtime_outputs,
+    without_weights,
+)
 
 _UNNAMED = "?"
 _ROOM_FOR_NODES = 16 << 20  # bytes of a model besides its constants
@@ -75,9 +81,9 @@ def fill_dims(model: onnx.ModelProto, dims: Mapping[str, int]) -> dict[str, int]
     An input's size without a name is called by its place, `x[2]`. Raises InputError for names that
     are no symbolic size of the model.
     """
-    symbols = [_input_symbols(value) for value in _inputs(model)]
+    symbols = [_input_symbols(value) for value in model_inputs(model.graph)]
     leading = [names[0] if names else None for names in symbols]
-    unnamed = [f"{value.name}[0]" for value in _inputs(model)]
+    unnamed = [f"{value.name}[0]" for value in model_inputs(model.graph)]
     batch = [name for name in leading if name] if len({*leading}) == 1 else []
     if leading == unnamed:
         batch = unnamed
@@ -132,11 +138,6 @@ def _bits_by_dtype() -> dict[str, int]:
 _BITS = _bits_by_dtype()
 
 
-def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    constants = {t.name for t in model.graph.initializer}
-    return [v for v in model.graph.input if v.name not in constants]
-
-
 def _dims(value: onnx.ValueInfoProto) -> Iterator[onnx.TensorShapeProto.Dimension]:
     if value.type.HasField("tensor_type"):
         yield from value.type.tensor_type.shape.dim
@@ -158,7 +159,7 @@ def _symbol(dim: onnx.TensorShapeProto.Dimension) -> str | None:
 def _skeleton(model: onnx.ModelProto, dims: Mapping[str, int]) -> onnx.ModelProto:
     """The model with numbers for symbols and without the content of large constants."""
     result = without_weights(model)
-    _put_numbers(result.graph, [v.name for v in _inputs(model)], dims)
+    _put_numbers(result.graph, [v.name for v in model_inputs(model.graph)], dims)
     return result
 
 

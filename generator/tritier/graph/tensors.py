@@ -77,11 +77,16 @@ def infer_tensors(model: onnx.ModelProto, names: Iterable[str]) -> dict[str, Ten
     return {name: found[name] for name in wanted}
 
 
+def model_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """The inputs that are no constants."""
+    constants = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in constants]
+
+
 def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     """A model for checks and shape inference: constants that are large, or still lie in another
     file, are inputs without content, and inputs that only declare an initializer are left out."""
     graph = model.graph
-    constants = {tensor.name for tensor in graph.initializer}
     result = onnx.ModelProto(ir_version=max(model.ir_version, 4))
     result.opset_import.extend(model.opset_import)
     result.functions.extend(model.functions)
@@ -90,7 +95,7 @@ def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     result.graph.sparse_initializer.extend(graph.sparse_initializer)
     result.graph.output.extend(graph.output)
     result.graph.value_info.extend(graph.value_info)
-    result.graph.input.extend(v for v in graph.input if v.name not in constants)
+    result.graph.input.extend(model_inputs(graph))
     for tensor in graph.initializer:
         if math.prod(tensor.dims) <= _SMALL_ELEMENTS and not _lies_outside(tensor):
             result.graph.initializer.append(tensor)
