@@ -20,7 +20,6 @@ class Callers:
         self._lock = threading.Lock()
         self._threads = []
         self._free = 0
-        self._closed = False
 
     def start(self, job, *arguments):
         """Call `job(*arguments)` in another thread. What it raises goes to the server's log."""
@@ -29,8 +28,8 @@ class Callers:
             if self._free < 0 and len(self._threads) < _MAX_THREADS:
                 self._free += 1
                 thread = threading.Thread(target=self._work, daemon=True)
+                thread.start()  # first: one that can't be started can't be joined either
                 self._threads.append(thread)
-                thread.start()
         self._jobs.put((job, arguments))
 
     def close(self, patience_s):

@@ -23,43 +23,23 @@ One instance carries any number of calls in flight: `execute` hands them to thre
 """
 
 import contextlib
-import ctypes
 import json
-import os
 import threading
 import time
 
 import grpc
-import grpc.experimental
 import numpy as np
+import peers
 import triton_python_backend_utils as pb_utils
 import wire
 from callers import Callers
 
-_METHOD = "/inference.GRPCInferenceService/ModelInfer"
 # How often requests in flight are asked whether they were cancelled, and how long the thread that
 # asks goes on without any before it sleeps (waking it up costs the next request some 0.1 ms).
 _CANCEL_POLL_S = 0.25
 _IDLE_POLLS = 20
 _CLOSE_PATIENCE_S = 2.0
 _POISON_TIMEOUT_S = 2.0
-# Numbers of mallopt's parameters in glibc's malloc.h.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-_CHANNEL_OPTIONS = [
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    # One TCP connection per proxy, even where two proxies of a process call the same peer.
-    ("grpc.use_local_subchannel_pool", 1),
-    # A connection stays open, however long no request comes.
-    ("grpc.client_idle_timeout_ms", 2**31 - 1),
-    # A peer that restarts is tried again quickly, not after the default of up to 120 s.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 2000),
-    # Retries are a decision of the data plane, not of the channel.
-    ("grpc.enable_retries", 0),
-    # The calling thread sends and receives; unlike a plain blocking call it can be cancelled.
-    (grpc.experimental.ChannelOptions.SingleThreadedUnaryStream, 1),
-]
 
 
 class TritonPythonModel:
@@ -78,13 +58,14 @@ class TritonPythonModel:
         self._outputs = [t["name"] for t in config["output"]]
         self._names_outputs = parameters.get("name_outputs") == "true"
         self._answers_when_sent = self._outputs == ["sent"]
-        peers = _peers_of_environment()
-        self._channel, self._call = _open(_url(self._server, parameters.get("url"), peers))
+        known = peers.peers_of_environment()
+        url = peers.url_of(self._server, parameters.get("url"), known)
+        self._channel, self._call = peers.open_channel(url)
         self._poison = [
-            (mailbox, *_open(_url(server, url or None, peers)))
+            (mailbox, *peers.open_channel(peers.url_of(server, url or None, known)))
             for server, url, mailbox in json.loads(parameters.get("poison", "[]"))
         ]
-        _keep_freed_memory()
+        peers.keep_freed_memory()
         self._callers = Callers()
         self._in_flight = set()
         self._lock = threading.Lock()
@@ -247,19 +228,6 @@ def _triton_code(code):
     }.get(code, pb_utils.TritonError.INTERNAL)
 
 
-def _keep_freed_memory():
-    """Let glibc keep the memory of sent messages for the next ones.
-
-    By default large blocks go back to the system when they are freed and are faulted in anew, page
-    by page, for the next message: a third of the time of a hop with 10 MB.
-    """
-    with contextlib.suppress(AttributeError, OSError):  # another C library than glibc
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_ARENA_MAX, 1)
-        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
-        libc.mallopt(_M_TRIM_THRESHOLD, 256 << 20)
-
-
 def _send(sender, tensors):
     sender.send(
         pb_utils.InferenceResponse(tensors),
@@ -279,31 +247,3 @@ def _fail(sender, message, code):
         pb_utils.InferenceResponse(output_tensors=[], error=pb_utils.TritonError(message, code)),
         flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL,
     )
-
-
-def _peers_of_environment():
-    text = os.environ.get("TRITIER_PEERS", "").strip()
-    if text and not text.startswith("{"):
-        with open(text, encoding="utf-8") as file:
-            text = file.read()
-    return json.loads(text) if text else {}
-
-
-def _url(server, configured, peers):
-    url = peers.get(server, configured)
-    if not url:
-        raise ValueError(
-            f"no address of server '{server}': give it a url in servers.yaml and deploy again, "
-            f"or set TRITIER_PEERS, which names {sorted(peers) or 'no server'}"
-        )
-    return url
-
-
-def _open(url):
-    """Channel to `url`, connecting already, and its ModelInfer call on serialized messages.
-
-    On the network a call with one answer and a call with a stream of one are the same.
-    """
-    channel = grpc.insecure_channel(url, options=_CHANNEL_OPTIONS)
-    channel.subscribe(lambda _: None, try_to_connect=True)
-    return channel, channel.unary_stream(_METHOD)
