@@ -17,6 +17,7 @@ MIB = 1024 * 1024
 QUANTUM_MS = 3.0  # one read holds at most this much of a link's time, within these bounds:
 MIN_QUANTUM_BYTES = 1460
 MAX_QUANTUM_BYTES = 512 * 1024
+OWN_MS = 0.1  # what reading and delivering take by themselves; a latency contains it
 CATCH_UP_MS = 20.0  # how far a busy link may fall behind, without CPU, and still make up for it
 MIN_WINDOW_BYTES = 64 * 1024
 UNLIMITED_WINDOW_MIB_S = 1024.0  # bounds the memory of an unlimited link, not its speed
@@ -84,6 +85,7 @@ class Link:
 
     def __init__(self, spec: LinkSpec) -> None:
         self.shaper = LinkShaper(spec.bandwidth_mib_s, spec.latency_ms)
+        self._delay_s = max(0.0, self.shaper.latency_s - OWN_MS / 1e3)
         self._waiting: deque[Peer] = deque()
         # In order of delivery too, since every item has the same latency.
         self._travelling: deque[tuple[float, Peer, Item]] = deque()
@@ -92,7 +94,11 @@ class Link:
     def next_wake_s(self) -> float:
         """When there is something to do, in seconds of the monotonic clock."""
         read_s = self.shaper.read_due_s() if self._waiting else math.inf
-        return min(read_s, self._travelling[0][0]) if self._travelling else read_s
+        return min(read_s, self.next_delivery_s())
+
+    def next_delivery_s(self) -> float:
+        """When the next item has travelled far enough, in seconds of the monotonic clock."""
+        return self._travelling[0][0] if self._travelling else math.inf
 
     def offer(self, sender: Peer) -> None:
         """Queue a peer for sending, if it has something to send and room for it."""
@@ -103,7 +109,7 @@ class Link:
 
     def send(self, sender: Peer, item: Item, departure_s: float) -> None:
         """Let an item travel; departures must not decrease."""
-        self._travelling.append((departure_s + self.shaper.latency_s, sender, item))
+        self._travelling.append((departure_s + self._delay_s, sender, item))
 
     def work(self) -> None:
         """Read what the link has room for, deliver what has arrived."""
