@@ -63,6 +63,11 @@ class TritonServer:
                 "port is used by another server; stop it or change the url"
             )
 
+    def is_ready(self) -> bool:
+        """Whether the server says that it and all its models are ready; raises ServerError."""
+        with self._named("can't be reached"):
+            return bool(self._client.is_server_ready(client_timeout=_CALL_TIMEOUT_S))
+
     def version(self) -> str:
         """Triton's version; raises ServerError if it can't be reached."""
         with self._named("can't be reached"):

@@ -1,0 +1,1 @@
+"""Servers and links: the inventory, the agent that measures them, the monitor."""
