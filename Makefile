@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test unit check regen perf-analyzer bench-hop bench-wire clean
+.PHONY: demo test unit check regen perf-analyzer bench-hop bench-wire bench-monitor \
+	bench-profile clean
 
 demo: $(STAMP)
 	$(BIN)/tritier demo --output demo_output
@@ -36,6 +37,14 @@ bench-hop: $(STAMP)
 # Bytes, noise and time of a trained text detector cut in two, per wire codec.
 bench-wire: $(STAMP)
 	$(BIN)/python -m benchmarks.wire_codecs ppocr
+
+# Links that are measured, beside what the lab emulates.
+bench-monitor: $(STAMP)
+	$(BIN)/python -m benchmarks.monitor_accuracy
+
+# Components that a timing profile predicts, beside what they take, by both methods.
+bench-profile: $(STAMP)
+	$(BIN)/python -m benchmarks.profile_accuracy ppocr
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -14,7 +14,8 @@ from tritier.resources import triton_dir
 ROOT = Path(tritier.__file__).parent
 BASE = {"errors", "files", "resources", "documents"}
 STAGES = {
-    "graph", "calibration", "planner", "divider", "repository", "pool", "deployment",
+    "graph", "calibration", "planner", "divider", "repository", "pool", "deployment", "network",
+    "timing",
 }  # fmt: skip
 WORKFLOW = BASE | STAGES
 # Folder or module of the package -> what of the package it may import besides itself.
@@ -33,6 +34,8 @@ ALLOWED = {
     "repository": BASE,
     "pool": BASE,
     "deployment": BASE | {"repository"},
+    "network": BASE | {"deployment"},
+    "timing": BASE,
     "workflow": WORKFLOW,
     "demo": WORKFLOW | {"workflow"},
     "cli": WORKFLOW | {"workflow", "demo", "vision"},

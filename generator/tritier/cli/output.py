@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -54,6 +55,34 @@ def progress(what: str) -> Iterator[Callable[[str], None]]:
         return
     with _messages.status(f"{what} ...") as status:
         yield lambda step: status.update(f"{what}: {step}")
+
+
+@contextmanager
+def progress_of_several(
+    what: str, names: Sequence[str]
+) -> Iterator[Callable[[str, str, float], None]]:
+    """Report (name, step, share of it that is done) of jobs that run side by side: a bar for each
+    on a terminal, else a line per step."""
+    if not _messages.is_terminal:
+        say(f"{what} ...")
+        last: dict[str, str] = {}
+
+        def tell(name: str, step: str, _share: float) -> None:
+            if last.get(name) != step:
+                last[name] = step
+                say(f"  {name}: {step}")
+
+        yield tell
+        return
+    columns = (
+        TextColumn("{task.fields[name]}"),
+        BarColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=_messages) as bars:
+        tasks = {name: bars.add_task("waits", total=1.0, name=name) for name in names}
+        yield lambda name, step, share: bars.update(tasks[name], description=step, completed=share)
 
 
 def size_text(count: int | None) -> str:

@@ -3,11 +3,13 @@
 from tritier.divider.batch import decide_batching
 from tritier.divider.compare import Comparison, Difference
 from tritier.divider.cut import SubModel, check_against_model, cut_model
+from tritier.divider.quantize import FIRST_OPSET
 from tritier.divider.realise import Realised, quantized_tensors, realise
 from tritier.divider.run import Array, Arrays, Chain, WholeModel, check_loads, random_inputs
 from tritier.divider.scalars import wrap_scalars
 
 __all__ = [
+    "FIRST_OPSET",
     "Array",
     "Arrays",
     "Chain",

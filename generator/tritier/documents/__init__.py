@@ -11,6 +11,7 @@ from tritier.documents.codecs import (
     suiting,
     suits,
 )
+from tritier.documents.figures import Duration, Figure, Timestamp
 from tritier.documents.lab import LabProcess, LabServer, LabState
 from tritier.documents.manifest import (
     Batching,
@@ -21,6 +22,15 @@ from tritier.documents.manifest import (
     ManifestWire,
     Optimisation,
     Tolerance,
+)
+from tritier.documents.network import (
+    GpuFacts,
+    HostFacts,
+    LinkState,
+    NetworkState,
+    PowerFacts,
+    ServerState,
+    TritonFacts,
 )
 from tritier.documents.plan import (
     Component,
@@ -46,6 +56,17 @@ from tritier.documents.profile import (
 )
 from tritier.documents.ranges import Range, Ranges, range_faults
 from tritier.documents.servers import Link, Quantization, Server, ServersSpec
+from tritier.documents.timing import (
+    BorderTiming,
+    ComponentCheck,
+    Corrections,
+    EnergyFigures,
+    LayerTiming,
+    MemoryFigures,
+    ServingTiming,
+    TimingProfile,
+    TimingSettings,
+)
 from tritier.documents.wired import WiredComponent, WiredPlan, wire_up
 
 __all__ = [
@@ -57,25 +78,38 @@ __all__ = [
     "WIRE_DTYPES",
     "Assignment",
     "Batching",
+    "BorderTiming",
     "Codec",
     "Component",
+    "ComponentCheck",
+    "Corrections",
     "Document",
+    "Duration",
+    "EnergyFigures",
+    "Figure",
+    "GpuFacts",
+    "HostFacts",
     "LabProcess",
     "LabServer",
     "LabState",
     "LayerProfile",
+    "LayerTiming",
     "Link",
+    "LinkState",
     "Manifest",
     "ManifestFile",
     "ManifestModel",
     "ManifestTensor",
     "ManifestWire",
+    "MemoryFigures",
     "ModelProfile",
+    "NetworkState",
     "Optimisation",
     "Plan",
     "PlanModel",
     "PlanServer",
     "PlanTensor",
+    "PowerFacts",
     "Predictions",
     "Preprocessing",
     "ProfileTotals",
@@ -83,10 +117,16 @@ __all__ = [
     "Range",
     "Ranges",
     "Server",
+    "ServerState",
     "ServersSpec",
+    "ServingTiming",
     "SharedWeight",
     "TensorProfile",
+    "Timestamp",
+    "TimingProfile",
+    "TimingSettings",
     "Tolerance",
+    "TritonFacts",
     "Wire",
     "WiredComponent",
     "WiredPlan",

@@ -35,6 +35,9 @@ class Server(Document):
     url: Url | None = Field(
         default=None, description="gRPC host:port; may be left out for a server of the lab"
     )
+    metrics_url: Url | None = Field(
+        default=None, description="host:port of Triton's metrics, for the energy of its GPUs"
+    )
     tier: Literal["device", "edge", "cloud"] = Field(description="a label for reports")
     entry: bool = Field(
         default=False, description="requests start and answers end here; exactly one server"

@@ -4,9 +4,15 @@ from tritier.workflow.coding import code_plan
 from tritier.workflow.generate import generate, model_of_plan, remember
 from tritier.workflow.importing import import_plan, read_recorded_plan, read_recorded_plans
 from tritier.workflow.plan import plan_from_assignment, plan_from_placement
+from tritier.workflow.timing_bench import Runs
+from tritier.workflow.timing_profile import Method
+from tritier.workflow.timing_run import ProfileRequest, profile_on_servers, without_unquantizable
 from tritier.workflow.verify import Verdict, gather_inputs, infer, verify_chained, verify_live
 
 __all__ = [
+    "Method",
+    "ProfileRequest",
+    "Runs",
     "Verdict",
     "code_plan",
     "gather_inputs",
@@ -16,9 +22,11 @@ __all__ = [
     "model_of_plan",
     "plan_from_assignment",
     "plan_from_placement",
+    "profile_on_servers",
     "read_recorded_plan",
     "read_recorded_plans",
     "remember",
     "verify_chained",
     "verify_live",
+    "without_unquantizable",
 ]

@@ -1,0 +1,26 @@
+"""From measured times of kernels and models to the timing profile of a model on a server."""
+
+from tritier.timing.borders import CutCost, cut_costs
+from tritier.timing.correct import Corrected, correct, correct_profiles, times_when_quantized
+from tritier.timing.durations import NS_PER_MS, Border, duration, fit_serving, merged_summaries
+from tritier.timing.kernels import Attribution, ModelNode, attribute
+from tritier.timing.predict import predict_component_ms, serving_ms
+
+__all__ = [
+    "NS_PER_MS",
+    "Attribution",
+    "Border",
+    "Corrected",
+    "CutCost",
+    "ModelNode",
+    "attribute",
+    "correct",
+    "correct_profiles",
+    "cut_costs",
+    "duration",
+    "fit_serving",
+    "merged_summaries",
+    "predict_component_ms",
+    "serving_ms",
+    "times_when_quantized",
+]
