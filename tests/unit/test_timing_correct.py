@@ -166,7 +166,9 @@ def profile(**changes: object) -> TimingProfile:
         whole=once,
         serving=ServingTiming(call_ms=0.125, tensor_ms=0.0625, copy_ms_per_mib=2.0),
         corrections=Corrections(float_scale=1.0),
-        memory=MemoryFigures(measured_bytes=1, process_bytes=1),
+        memory=MemoryFigures(
+            weight_bytes=1, measured_bytes=1, process_bytes=1, weight_factor=1, activation_factor=1
+        ),
         whole_alone=once,
         profiling_s=1.0,
     )  # fmt: skip

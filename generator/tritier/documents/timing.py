@@ -86,7 +86,8 @@ class ComponentCheck(Document):
     predicted_ms: Ms
     measured: Duration
     predicted_bytes: Bytes | None = Field(
-        default=None, description="left out if a size is not known"
+        default=None,
+        description="by the factors of all other models; left out if a size is not known",
     )
     measured_bytes: Bytes = Field(
         description="resident memory at the peak, above that of a model that does nothing"
@@ -99,17 +100,17 @@ class ComponentCheck(Document):
 
 
 class MemoryFigures(Document):
-    """Resident memory of the whole model at its peak, above that of a model that does nothing."""
+    """Resident memory of the whole model at its peak, above that of a model that does nothing, and
+    what ONNX Runtime takes of weights and activations: weight_factor x weights +
+    activation_factor x the peak of activations is what is predicted of a component."""
 
-    stated_bytes: Bytes | None = Field(
-        default=None, description="weights and the peak of activations; left out if not known"
+    weight_bytes: Bytes
+    activation_peak_bytes: Bytes | None = Field(
+        default=None, description="left out if a size is not known"
     )
     measured_bytes: Bytes
-    factor: float | None = Field(
-        default=None,
-        description="measured over stated: the copies and scratch memory of ONNX Runtime; it is in "
-        "the predictions of components",
-    )
+    weight_factor: float = Field(ge=0, description="fitted to the whole model and components")
+    activation_factor: float = Field(ge=0, description="fitted to the same")
     process_bytes: Bytes = Field(description="of a model that does nothing")
 
 
@@ -138,6 +139,9 @@ class TimingProfile(Document):
     settings: TimingSettings
     layers: tuple[LayerTiming, ...] = Field(min_length=1)
     borders: tuple[BorderTiming, ...] = ()
+    fused: tuple[tuple[str, ...], ...] = Field(
+        default=(), description="layers that run as one kernel, the one that has its time first"
+    )
     whole: Duration = Field(description="the whole model, served")
     mixed: Duration | None = Field(
         default=None, description="the same with every layer quantized that can be"

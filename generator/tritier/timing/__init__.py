@@ -4,6 +4,12 @@ from tritier.timing.borders import CutCost, cut_costs
 from tritier.timing.correct import Corrected, correct, correct_profiles, times_when_quantized
 from tritier.timing.durations import NS_PER_MS, Border, duration, fit_serving, merged_summaries
 from tritier.timing.kernels import Attribution, ModelNode, attribute
+from tritier.timing.memory import (
+    MemoryFactors,
+    MemorySample,
+    memory_factors,
+    predictions_of_others,
+)
 from tritier.timing.predict import predict_component_ms, serving_ms
 
 __all__ = [
@@ -12,6 +18,8 @@ __all__ = [
     "Border",
     "Corrected",
     "CutCost",
+    "MemoryFactors",
+    "MemorySample",
     "ModelNode",
     "attribute",
     "correct",
@@ -19,8 +27,10 @@ __all__ = [
     "cut_costs",
     "duration",
     "fit_serving",
+    "memory_factors",
     "merged_summaries",
     "predict_component_ms",
+    "predictions_of_others",
     "serving_ms",
     "times_when_quantized",
 ]

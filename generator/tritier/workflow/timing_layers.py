@@ -34,6 +34,7 @@ class LayerTimes:
     int8: dict[str, Duration] = field(default_factory=dict)
     mixed: dict[str, Duration] = field(default_factory=dict)
     borders: dict[str, CutCost] = field(default_factory=dict)
+    fused: tuple[tuple[str, ...], ...] = ()
     unmapped_float_ms: float = 0.0
     unmapped_int8_ms: float = 0.0
 
@@ -54,12 +55,13 @@ def times_by_profiler(
         models["mixed"] = maker.profiled(quantized=True)
     stored = bench.profile(models)
     rounds = stored.result
-    floats, borders, unmapped = _of_profile(models["float"], rounds["float"], profile)
-    times = LayerTimes(floats, borders=borders, unmapped_float_ms=unmapped)
+    times = _of_profile(models["float"], rounds["float"], profile)
     if "mixed" in models:
-        mixed, _, unmapped = _of_profile(models["mixed"], rounds["mixed"], profile)
-        int8 = {name: mixed[name] for name in maker.quantizable}
-        times = replace(times, int8=int8, mixed=mixed, unmapped_int8_ms=unmapped)
+        mixed = _of_profile(models["mixed"], rounds["mixed"], profile)
+        int8 = {name: mixed.floats[name] for name in maker.quantizable}
+        times = replace(
+            times, int8=int8, mixed=mixed.floats, unmapped_int8_ms=mixed.unmapped_float_ms
+        )
     return times, [stored]
 
 
@@ -100,8 +102,8 @@ def neighbours_of(graph: LayerGraph) -> dict[str, list[str]]:
 
 def _of_profile(
     model: Profiled, rounds: Sequence[Mapping[str, Any]], profile: ModelProfile
-) -> tuple[dict[str, Duration], dict[str, CutCost], float]:
-    """(times by layer, costs of borders, unmapped ms)."""
+) -> LayerTimes:
+    """Of one model, whatever its layers are computed in."""
     graph = onnx.load_model_from_string(bytes.fromhex(rounds[0]["graph"])).graph
     kernels = _kernels(rounds)
     medians = {name: x["median_ns"] / NS_PER_MS for name, x in kernels.items()}
@@ -120,8 +122,12 @@ def _of_profile(
         for layer in profile.layers
     }
     sizes = {t.name: t.bytes for t in profile.tensors if t.bytes}
-    borders = cut_costs(sizes, found.makers, graph, medians)
-    return times, borders, sum(found.unmapped.values())
+    return LayerTimes(
+        times,
+        borders=cut_costs(sizes, found.makers, graph, medians),
+        fused=tuple(found.groups),
+        unmapped_float_ms=sum(found.unmapped.values()),
+    )
 
 
 def _kernels(rounds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float]]:

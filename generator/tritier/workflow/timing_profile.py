@@ -23,11 +23,14 @@ from tritier.documents import (
 from tritier.graph import LayerGraph
 from tritier.timing import (
     Corrected,
+    MemorySample,
     correct,
     correct_profiles,
     duration,
     fit_serving,
+    memory_factors,
     predict_component_ms,
+    predictions_of_others,
     serving_ms,
 )
 from tritier.workflow.timing_bench import ServerBench
@@ -68,6 +71,7 @@ class _Served:
     copies: tuple[Piece, ...]
     times: Mapping[str, Duration]
     alone: Mapping[str, Mapping[str, Any]]
+    checked: tuple[Piece, ...]
 
     @property
     def whole(self) -> Duration:
@@ -94,14 +98,16 @@ def profile_on_server(task: Task, method: Method) -> TimingProfile:
     copies = tuple(copying_piece(*shape) for shape in _COPIES)
     checked = random_components(task)
     rounds = bench.serve([*bases, *copies, *checked])
-    alone = {piece.name: bench.run_alone(piece) for piece in (*bases, copies[0])}
+    apart = [*bases, copies[0], *checked]
+    alone = {x.name: item for x, item in zip(apart, bench.run_all_alone(apart), strict=True)}
     served = _Served(
         bases,
         copies,
         {name: duration(item["runs_ns"]) for name, item in rounds.result.items()},
         {name: item.result for name, item in alone.items()},
+        tuple(checked),
     )
-    stored = [*stored, *alone.values()]
+    stored = [*stored, *(alone[piece.name] for piece in (*bases, copies[0]))]
     found = _assemble(task, method, times, served).model_copy(
         update={
             "measured_at": min(item.measured_at for item in (*stored, rounds)),
@@ -109,10 +115,13 @@ def profile_on_server(task: Task, method: Method) -> TimingProfile:
             + sum(rounds.result[piece.name]["spent_s"] for piece in (*bases, *copies)),
         }
     )
-    measured = zip(checked, bench.run_all_alone(checked), strict=True)
+    samples = [_memory_sample(task, served, piece) for piece in (bases[0], *checked)]
+    predicted = predictions_of_others(samples)
     checks = tuple(
-        _check(task, found, piece, served.times[piece.name], item.result)
-        for piece, item in measured
+        _check(task, found, piece, served.times[piece.name]).model_copy(
+            update={"predicted_bytes": bytes_, "measured_bytes": sample.peak}
+        )
+        for piece, sample, bytes_ in zip(checked, samples[1:], predicted[1:], strict=True)
     )
     return found.model_copy(update={"components": checks})
 
@@ -166,6 +175,7 @@ def _assemble(task: Task, method: Method, times: LayerTimes, served: _Served) ->
             )
             for name, cost in times.borders.items()
         ),
+        fused=times.fused,
         whole=served.whole,
         mixed=served.mixed,
         whole_alone=duration(served.alone["whole"]["runs_ns"]),
@@ -212,13 +222,8 @@ def _corrected(task: Task, times: LayerTimes, served: _Served, spent_ms: float) 
     return correct(floats, int8, whole_ms, mixed.median_ms if mixed else None, spent_ms)
 
 
-def _check(
-    task: Task,
-    found: TimingProfile,
-    piece: Piece,
-    measured: Duration,
-    alone: Mapping[str, Any],
-) -> ComponentCheck:
+def _check(task: Task, found: TimingProfile, piece: Piece, measured: Duration) -> ComponentCheck:
+    """Without its memory."""
     quantized = task.maker.quantizable if piece.quantized else ()
     return ComponentCheck(
         first_layer=piece.layers[0],
@@ -229,38 +234,39 @@ def _check(
             found, set(piece.layers), quantized, piece.reads, piece.makes, piece.border
         ),
         measured=measured,
-        predicted_bytes=_predicted_bytes(task, found, piece.layers, quantized),
-        measured_bytes=max(0, alone["memory"]["peak_bytes"] - found.memory.process_bytes),
+        measured_bytes=0,
     )
 
 
-def component_bytes(
+def stated_weight_bytes(
     profile: ModelProfile, layers: Sequence[str], quantized: Sequence[str]
-) -> int | None:
-    """Weights, those of quantized layers in 8 bits (each has its own), and the peak of activations;
-    None if a size is not known."""
-    peak = activation_peak_bytes(profile, layers)
-    if peak is None:
-        return None
+) -> int:
+    """Weights of a component; those of quantized layers are in 8 bits, and each has its own."""
     chosen = set(layers) & set(quantized)
     coded = sum(x.weight_bytes for x in profile.layers if x.name in chosen)
-    return weight_bytes(profile, set(layers) - chosen) + coded // _ALPHA + peak
+    return weight_bytes(profile, set(layers) - chosen) + coded // _ALPHA
 
 
-def _predicted_bytes(
-    task: Task, found: TimingProfile, layers: Sequence[str], quantized: Sequence[str]
-) -> int | None:
-    stated, factor = component_bytes(task.profile, layers, quantized), found.memory.factor
-    return None if stated is None or factor is None else round(stated * factor)
+def _memory_sample(task: Task, served: _Served, piece: Piece) -> MemorySample:
+    nothing = served.alone[served.copies[0].name]["memory"]
+    memory = served.alone[piece.name]["memory"]
+    quantized = task.maker.quantizable if piece.quantized else ()
+    return MemorySample(
+        stated_weight_bytes(task.profile, piece.layers, quantized),
+        activation_peak_bytes(task.profile, piece.layers),
+        max(0, memory["loaded_bytes"] - nothing["loaded_bytes"]),
+        max(0, memory["peak_bytes"] - nothing["peak_bytes"]),
+    )
 
 
 def _memory(task: Task, served: _Served) -> MemoryFigures:
-    process = max(0, served.alone[served.copies[0].name]["memory"]["peak_bytes"])
-    measured = max(0, served.alone["whole"]["memory"]["peak_bytes"] - process)
-    stated = component_bytes(task.profile, served.bases[0].layers, ())
+    samples = [_memory_sample(task, served, x) for x in (served.bases[0], *served.checked)]
+    factors = memory_factors(samples)
     return MemoryFigures(
-        stated_bytes=stated,
-        measured_bytes=measured,
-        factor=measured / stated if stated else None,
-        process_bytes=process,
+        weight_bytes=samples[0].weights,
+        activation_peak_bytes=samples[0].activations,
+        measured_bytes=samples[0].peak,
+        weight_factor=factors.weight,
+        activation_factor=factors.activation,
+        process_bytes=max(0, served.alone[served.copies[0].name]["memory"]["peak_bytes"]),
     )
