@@ -29,6 +29,19 @@ DimOption = Annotated[
     typer.Option("--dim", help="Size of a symbolic dimension, NAME=N; may be repeated."),
 ]
 
+QuantizableOption = Annotated[
+    int,
+    typer.Option("--quantizable", metavar="N", min=0, help="How many layers may be quantized."),
+]
+QuantizeLayerOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--quantize-layer",
+        metavar="NAME-OR-PATTERN",
+        help="Layers that may be quantized, instead of those with the most FLOPs; may be repeated.",
+    ),
+]
+
 
 class Workspace:
     """The folder where Tritier keeps what it knows between commands."""

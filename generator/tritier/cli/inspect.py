@@ -7,7 +7,14 @@ from typing import Annotated
 
 import typer
 
-from tritier.cli.common import DimOption, ForceFlag, JsonFlag, parse_dims
+from tritier.cli.common import (
+    DimOption,
+    ForceFlag,
+    JsonFlag,
+    QuantizableOption,
+    QuantizeLayerOption,
+    parse_dims,
+)
 from tritier.cli.output import say, show_json, show_table, size_text
 from tritier.documents import GENERATOR, RECEIVER, ModelProfile, TensorProfile
 from tritier.files import write_document_file
@@ -18,10 +25,7 @@ _NAMES_SHOWN = 5
 
 def inspect_command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX model.")],
-    quantizable: Annotated[
-        int,
-        typer.Option("--quantizable", metavar="N", min=0, help="How many layers may be quantized."),
-    ] = DEFAULT_QUANTIZABLE,
+    quantizable: QuantizableOption = DEFAULT_QUANTIZABLE,
     quantize_type: Annotated[
         list[str] | None,
         typer.Option(
@@ -30,15 +34,7 @@ def inspect_command(
             help="Operator among whose layers these are, Conv if left out; may be repeated.",
         ),
     ] = None,
-    quantize_layer: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--quantize-layer",
-            metavar="NAME-OR-PATTERN",
-            help="Layers that may be quantized, instead of those with the most FLOPs; may be "
-            "repeated.",
-        ),
-    ] = None,
+    quantize_layer: QuantizeLayerOption = None,
     dim: DimOption = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Where to write the profile.")

@@ -13,6 +13,8 @@ from tritier.cli.common import (
     DryRunFlag,
     ForceFlag,
     JsonFlag,
+    QuantizableOption,
+    QuantizeLayerOption,
     ServersOption,
     load_servers,
     parse_dims,
@@ -61,19 +63,8 @@ def profile_command(
         list[str] | None,
         typer.Option("--server", metavar="NAME", help="Only this server; may be repeated."),
     ] = None,
-    quantizable: Annotated[
-        int,
-        typer.Option("--quantizable", metavar="N", min=0, help="How many layers may be quantized."),
-    ] = DEFAULT_QUANTIZABLE,
-    quantize_layer: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--quantize-layer",
-            metavar="NAME-OR-PATTERN",
-            help="Layers that may be quantized, instead of the Convs with the most FLOPs; may be "
-            "repeated.",
-        ),
-    ] = None,
+    quantizable: QuantizableOption = DEFAULT_QUANTIZABLE,
+    quantize_layer: QuantizeLayerOption = None,
     ranges: Annotated[
         Path | None,
         typer.Option("--ranges", help="Calibration ranges; times do not hang on them."),
