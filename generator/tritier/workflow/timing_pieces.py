@@ -30,15 +30,12 @@ from tritier.errors import InputError
 from tritier.files import sha256_bytes
 from tritier.graph import LayerGraph, LoadedModel, free_names
 from tritier.planner import Group
+from tritier.repository import TRITON_TYPES
 from tritier.timing import Border, ModelNode
 from tritier.workflow.coding import code_plan
 from tritier.workflow.plan import plan_from_groups
 
-_TRITON_TYPES = {
-    "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64",
-    "int8": "INT8", "int16": "INT16", "int32": "INT32", "int64": "INT64",
-    "float16": "FP16", "float32": "FP32", "float64": "FP64",
-}  # fmt: skip
+_TRITON_TYPES = {name: kind.removeprefix("TYPE_") for name, kind in TRITON_TYPES.items()}
 # More values than this are drawn: they are data, not sizes or indices.
 _MAX_VALUES = 4096
 _OUTPUTS_AT_ONCE = 50
@@ -115,10 +112,13 @@ class PieceMaker:
         plan = self._plan([names[a:b] for a, b in pairwise(ends)], quantized)
         realised = realise(self._model.proto, self._graph, plan)
         subs = {sub.component: sub.data for sub in cut_model(realised)}
-        computing = [component for component in wire_up(plan).components if component.layers]
+        wired = wire_up(plan)
+        computing = [component for component in wired.components if component.layers]
+        borders = [self._borders(plan, wired, component) for component in computing]
+        self._samples.prepare(border.source for inputs, _ in borders for border in inputs)
         return [
-            self._piece(plan, component, subs[component.id], quantized, f"{prefix}{index}")
-            for index, component in enumerate(computing)
+            self._piece(component, *ends, subs[component.id], quantized, f"{prefix}{index}")
+            for index, (component, ends) in enumerate(zip(computing, borders, strict=True))
         ]
 
     def whole(self, quantized: bool) -> Piece:
@@ -156,12 +156,14 @@ class PieceMaker:
         return code_plan(plan, self._model, self._graph, chosen, self._ranges)
 
     def _piece(
-        self, plan: Plan, component: WiredComponent, data: bytes, quantized: bool, name: str
+        self,
+        component: WiredComponent,
+        inputs: Sequence[_Crossing],
+        outputs: Sequence[_Crossing],
+        data: bytes,
+        quantized: bool,
+        name: str,
     ) -> Piece:
-        wired = wire_up(plan)
-        inputs = self._borders(plan, wired, component.inputs)
-        outputs = self._borders(plan, wired, component.outputs)
-        self._samples.prepare(border.source for border in inputs)
         sizes = [self._samples.bytes_of(x.source) * x.share for x in (*inputs, *outputs)]
         return Piece(
             name,
@@ -176,15 +178,20 @@ class PieceMaker:
             tuple(border.source for border in outputs if border.share == 1),
         )
 
-    def _borders(self, plan: Plan, wired: WiredPlan, ids: Iterable[str]) -> list[_Crossing]:
-        """Tensors at a border, and whose they are in the model."""
-        found = []
-        for id in ids:
-            tensor = wired.tensor(id)
-            source = plan.tensor(wired.decoded.get(id) or wired.coded.get(id, (id,))[0])
+    def _borders(
+        self, plan: Plan, wired: WiredPlan, component: WiredComponent
+    ) -> tuple[list[_Crossing], list[_Crossing]]:
+        """Inputs and outputs of a component, and whose they are in the model."""
+        originals = {tensor.id: tensor for tensor in plan.tensors}
+        every = {tensor.id: tensor for tensor in wired.tensors}
+
+        def crossing(id: str) -> _Crossing:
+            tensor = every[id]
+            source = originals[wired.decoded.get(id) or wired.coded.get(id, (id,))[0]]
             share = np.dtype(tensor.dtype).itemsize / np.dtype(source.dtype).itemsize
-            found.append(_Crossing(tensor, source.name, share))
-        return found
+            return _Crossing(tensor, source.name, share)
+
+        return [crossing(x) for x in component.inputs], [crossing(x) for x in component.outputs]
 
     def _nominal_ranges(self) -> Ranges:
         chosen = [self._graph.by_name[name] for name in self._profile.quantizable_layers]
@@ -370,4 +377,4 @@ def _model_nodes(
         if owner is None:
             around = [*nearest(index, forward=True), *nearest(index, forward=False)]
             owner = next((name for name in around if name in quantized), None) or around[0]
-        yield ModelNode(node.name, node.op_type, owner, tuple(free_names(node)), tuple(node.output))
+        yield ModelNode(node.name, node.op_type, owner, free_names(node), tuple(node.output))
