@@ -54,9 +54,10 @@ def test_a_good_file_is_read_whole() -> None:
     [
         pytest.param(
             with_second(thread=2),
-            "servers[1].thread: unknown key (did you mean 'threads'?); known are name, url, tier, "
-            "entry, execution_provider, threads, instances, quantization, slowdown, memory_mib, "
-            "compute_power_watt, tx_self_power_watt, tx_other_power_watt, price_per_hour_usd",
+            "servers[1].thread: unknown key (did you mean 'threads'?); known are name, url, "
+            "metrics_url, tier, entry, execution_provider, threads, instances, quantization, "
+            "slowdown, memory_mib, compute_power_watt, tx_self_power_watt, tx_other_power_watt, "
+            "price_per_hour_usd",
             id="unknown key with a near one",
         ),
         pytest.param(
