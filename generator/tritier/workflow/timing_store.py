@@ -7,11 +7,11 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from tritier.files import write_file
+from tritier.network.contact import timestamp
 
 # To be raised when results of earlier versions must not be taken for those of this one.
 _FORMAT = 1
@@ -44,12 +44,8 @@ class Store:
             data = json.loads(path.read_text(encoding="utf-8"))
             return Stored(data["result"], data["measured_at"], data["elapsed_s"])
         started = time.monotonic()
-        found = Stored(measure(), _now(), time.monotonic() - started)
+        found = Stored(measure(), timestamp(), time.monotonic() - started)
         data = {"result": found.result, "measured_at": found.measured_at}
         write_file(path, json.dumps({**data, "elapsed_s": found.elapsed_s}) + "\n")
         self._own.add(digest)
         return found
-
-
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
