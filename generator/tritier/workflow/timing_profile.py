@@ -48,7 +48,6 @@ Method = Literal["profiler", "layers"]
 _COPIES = ((1, 256), (8, 256), (1, 1 << 18), (1, 1 << 20), (4, 1 << 17))
 _LEAST_LAYERS = 2  # of a component that is checked
 _ALPHA = 4  # float32 over int8
-_UNKNOWN_TIME = "1970-01-01T00:00:00Z"
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,10 @@ class _Served:
     copies: tuple[Piece, ...]
     times: Mapping[str, Duration]
     alone: Mapping[str, Mapping[str, Any]]
-    checked: tuple[Piece, ...]
+    # Of the whole model, then of the components that are checked.
+    memory: tuple[MemorySample, ...]
+    measured_at: str
+    profiling_s: float
 
     @property
     def whole(self) -> Duration:
@@ -100,28 +102,29 @@ def profile_on_server(task: Task, method: Method) -> TimingProfile:
     rounds = bench.serve([*bases, *copies, *checked])
     apart = [*bases, copies[0], *checked]
     alone = {x.name: item for x, item in zip(apart, bench.run_all_alone(apart), strict=True)}
+    answers = {name: item.result for name, item in alone.items()}
+    stored = [*stored, *(alone[piece.name] for piece in (*bases, copies[0]))]
+    nothing = answers[copies[0].name]["memory"]
     served = _Served(
         bases,
         copies,
         {name: duration(item["runs_ns"]) for name, item in rounds.result.items()},
-        {name: item.result for name, item in alone.items()},
-        tuple(checked),
+        answers,
+        tuple(
+            _memory_sample(task, piece, answers[piece.name]["memory"], nothing)
+            for piece in (bases[0], *checked)
+        ),
+        min(item.measured_at for item in (*stored, rounds)),
+        sum(item.elapsed_s for item in stored)
+        + sum(rounds.result[piece.name]["spent_s"] for piece in (*bases, *copies)),
     )
-    stored = [*stored, *(alone[piece.name] for piece in (*bases, copies[0]))]
-    found = _assemble(task, method, times, served).model_copy(
-        update={
-            "measured_at": min(item.measured_at for item in (*stored, rounds)),
-            "profiling_s": sum(item.elapsed_s for item in stored)
-            + sum(rounds.result[piece.name]["spent_s"] for piece in (*bases, *copies)),
-        }
-    )
-    samples = [_memory_sample(task, served, piece) for piece in (bases[0], *checked)]
-    predicted = predictions_of_others(samples)
+    found = _assemble(task, method, times, served)
+    predicted = predictions_of_others(served.memory)
     checks = tuple(
-        _check(task, found, piece, served.times[piece.name]).model_copy(
-            update={"predicted_bytes": bytes_, "measured_bytes": sample.peak}
+        _check(task, found, piece, served.times[piece.name], predicted_bytes, sample.peak)
+        for piece, predicted_bytes, sample in zip(
+            checked, predicted[1:], served.memory[1:], strict=True
         )
-        for piece, sample, bytes_ in zip(checked, samples[1:], predicted[1:], strict=True)
     )
     return found.model_copy(update={"components": checks})
 
@@ -157,7 +160,7 @@ def _assemble(task: Task, method: Method, times: LayerTimes, served: _Served) ->
         dims=task.profile.dims,
         server=task.bench.server.name,
         host=task.bench.host,
-        measured_at=_UNKNOWN_TIME,
+        measured_at=served.measured_at,
         settings=_settings(task.bench, method),
         layers=tuple(
             LayerTiming(
@@ -183,14 +186,14 @@ def _assemble(task: Task, method: Method, times: LayerTimes, served: _Served) ->
         corrections=corrected.corrections,
         unmapped_float_ms=times.unmapped_float_ms,
         unmapped_int8_ms=times.unmapped_int8_ms,
-        memory=_memory(task, served),
+        memory=_memory(served),
         energy=energy_of_models(
             task.bench,
             served.bases,
             [served.alone[piece.name] for piece in served.bases],
             [served.times[piece.name] for piece in served.bases],
         ),
-        profiling_s=0.0,
+        profiling_s=served.profiling_s,
     )
 
 
@@ -222,8 +225,14 @@ def _corrected(task: Task, times: LayerTimes, served: _Served, spent_ms: float) 
     return correct(floats, int8, whole_ms, mixed.median_ms if mixed else None, spent_ms)
 
 
-def _check(task: Task, found: TimingProfile, piece: Piece, measured: Duration) -> ComponentCheck:
-    """Without its memory."""
+def _check(
+    task: Task,
+    found: TimingProfile,
+    piece: Piece,
+    measured: Duration,
+    predicted_bytes: int | None,
+    measured_bytes: int,
+) -> ComponentCheck:
     quantized = task.maker.quantizable if piece.quantized else ()
     return ComponentCheck(
         first_layer=piece.layers[0],
@@ -234,7 +243,8 @@ def _check(task: Task, found: TimingProfile, piece: Piece, measured: Duration) -
             found, set(piece.layers), quantized, piece.reads, piece.makes, piece.border
         ),
         measured=measured,
-        measured_bytes=0,
+        predicted_bytes=predicted_bytes,
+        measured_bytes=measured_bytes,
     )
 
 
@@ -247,9 +257,10 @@ def stated_weight_bytes(
     return weight_bytes(profile, set(layers) - chosen) + coded // _ALPHA
 
 
-def _memory_sample(task: Task, served: _Served, piece: Piece) -> MemorySample:
-    nothing = served.alone[served.copies[0].name]["memory"]
-    memory = served.alone[piece.name]["memory"]
+def _memory_sample(
+    task: Task, piece: Piece, memory: Mapping[str, int], nothing: Mapping[str, int]
+) -> MemorySample:
+    """`nothing` is the memory of a model that does nothing."""
     quantized = task.maker.quantizable if piece.quantized else ()
     return MemorySample(
         stated_weight_bytes(task.profile, piece.layers, quantized),
@@ -259,13 +270,12 @@ def _memory_sample(task: Task, served: _Served, piece: Piece) -> MemorySample:
     )
 
 
-def _memory(task: Task, served: _Served) -> MemoryFigures:
-    samples = [_memory_sample(task, served, x) for x in (served.bases[0], *served.checked)]
-    factors = memory_factors(samples)
+def _memory(served: _Served) -> MemoryFigures:
+    whole, factors = served.memory[0], memory_factors(served.memory)
     return MemoryFigures(
-        weight_bytes=samples[0].weights,
-        activation_peak_bytes=samples[0].activations,
-        measured_bytes=samples[0].peak,
+        weight_bytes=whole.weights,
+        activation_peak_bytes=whole.activations,
+        measured_bytes=whole.peak,
         weight_factor=factors.weight,
         activation_factor=factors.activation,
         process_bytes=max(0, served.alone[served.copies[0].name]["memory"]["peak_bytes"]),
