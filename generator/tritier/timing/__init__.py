@@ -3,7 +3,7 @@
 from tritier.timing.borders import CutCost, cut_costs
 from tritier.timing.correct import Corrected, correct, correct_profiles, times_when_quantized
 from tritier.timing.durations import NS_PER_MS, Border, duration, fit_serving, merged_summaries
-from tritier.timing.kernels import Attribution, ModelNode, attribute
+from tritier.timing.kernels import Attribution, KernelTracer, ModelNode, attribute
 from tritier.timing.memory import (
     MemoryFactors,
     MemorySample,
@@ -18,6 +18,7 @@ __all__ = [
     "Border",
     "Corrected",
     "CutCost",
+    "KernelTracer",
     "MemoryFactors",
     "MemorySample",
     "ModelNode",

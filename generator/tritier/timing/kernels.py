@@ -54,10 +54,12 @@ def attribute(
     nodes: Sequence[ModelNode], optimised: onnx.GraphProto, times: Mapping[str, float]
 ) -> Attribution:
     """Give the time of each kernel (by the name of its node in `optimised`) to a layer."""
-    return _Tracer(nodes, optimised).attribute(times)
+    return KernelTracer(nodes, optimised).attribute(times)
 
 
-class _Tracer:
+class KernelTracer:
+    """Which layers the kernels of one optimised graph stand for, whatever their times are."""
+
     def __init__(self, nodes: Sequence[ModelNode], optimised: onnx.GraphProto) -> None:
         self._nodes = {node.name: node for node in nodes}
         self._maker = {tensor: node for node in nodes for tensor in node.outputs if tensor}

@@ -15,7 +15,7 @@ from tritier.graph import LayerGraph
 from tritier.timing import (
     NS_PER_MS,
     CutCost,
-    attribute,
+    KernelTracer,
     cut_costs,
     duration,
     merged_summaries,
@@ -107,10 +107,11 @@ def _of_profile(
     graph = onnx.load_model_from_string(bytes.fromhex(rounds[0]["graph"])).graph
     kernels = _kernels(rounds)
     medians = {name: x["median_ns"] / NS_PER_MS for name, x in kernels.items()}
-    found = attribute(model.nodes, graph, medians)
-    means = attribute(model.nodes, graph, _column(kernels, "mean_ns"))
+    tracer = KernelTracer(model.nodes, graph)
+    found = tracer.attribute(medians)
+    means = tracer.attribute(_column(kernels, "mean_ns"))
     # Deviations of a layer's kernels are taken as independent.
-    squares = attribute(model.nodes, graph, {n: x["std_ns"] ** 2 for n, x in kernels.items()})
+    squares = tracer.attribute({n: x["std_ns"] ** 2 for n, x in kernels.items()})
     runs = int(max((x["n"] for x in kernels.values()), default=1))
     times = {
         layer.name: Duration(
