@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: demo test unit check regen perf-analyzer bench-hop bench-wire bench-monitor \
-	bench-profile clean
+	bench-profile bench-formats bench-noise clean
 
 demo: $(STAMP)
 	$(BIN)/tritier demo --output demo_output
@@ -45,6 +45,14 @@ bench-monitor: $(STAMP)
 # Components that a timing profile predicts, beside what they take, by both methods.
 bench-profile: $(STAMP)
 	$(BIN)/python -m benchmarks.profile_accuracy ppocr
+
+# Which int8 format gains here, and its noise, for a trained text detector.
+bench-formats: $(STAMP)
+	$(BIN)/python -m benchmarks.int8_formats ppocr
+
+# How well the noise of a trained text detector's layers is predicted.
+bench-noise: $(STAMP)
+	$(BIN)/python -m benchmarks.noise_accuracy held-out ppocr
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

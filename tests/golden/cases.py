@@ -20,7 +20,15 @@ import onnx.parser
 
 from tests.golden import bad_models
 from tritier import documents
-from tritier.documents import Assignment, Document, Plan, Ranges, ServersSpec, read_data
+from tritier.documents import (
+    Assignment,
+    Document,
+    NoiseModel,
+    Plan,
+    Ranges,
+    ServersSpec,
+    read_data,
+)
 from tritier.errors import TritierError
 from tritier.graph import LoadedModel, load_model
 from tritier.repository import MANIFEST_NAME, GenerateOptions, write_files
@@ -102,6 +110,8 @@ def error_of(folder: Path) -> str:
                 load_model(folder / "model.onnx")
             elif (folder / "plan.json").exists():
                 generate(Plan.load(folder / "plan.json"), model, GenerateOptions())
+            elif (folder / "noise.json").exists():
+                NoiseModel.load(folder / "noise.json")
             elif (folder / "output").exists():
                 output = Path(scratch) / "output"
                 shutil.copytree(folder / "output", output)

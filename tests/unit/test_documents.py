@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tritier.documents import Assignment, ServersSpec, read_data
+from tritier.documents import Assignment, Quantization, ServersSpec, read_data
 from tritier.errors import InputError, did_you_mean
 
 SERVERS: dict[str, Any] = {
@@ -136,6 +136,19 @@ def test_a_good_file_is_read_whole() -> None:
             "links[1]: cam -> edge stands twice; give it once",
             id="link twice",
         ),
+        pytest.param(
+            with_second(quantization={"wieght_type": "uint8"}),
+            "servers[1].quantization.wieght_type: unknown key (did you mean 'weight_type'?); known "
+            "are activation_type, per_channel, reduce_range, weight_type",
+            id="unknown key of an inner document",
+        ),
+        pytest.param(
+            with_second(quantization={"weight_type": "uint8"}),
+            'servers[1].quantization: {"weight_type": "uint8"}: weight_type uint8 needs '
+            "activation_type uint8: ONNX Runtime has no kernels for int8 activations with uint8 "
+            "weights",
+            id="types that no kernel takes together",
+        ),
         pytest.param({}, "servers: is missing", id="an empty mapping"),
         pytest.param(
             ["cam"], "a servers file is a mapping of keys to values, this is a list", id="a list"
@@ -149,6 +162,15 @@ def test_a_good_file_is_read_whole() -> None:
 )
 def test_a_fault_is_told(data: Any, fault: str) -> None:
     assert fault in faults_of(data)
+
+
+def test_a_weight_type_is_written_only_where_it_is_not_the_default() -> None:
+    # So that plans from before there was one keep their ids.
+    known = {"activation_type": "uint8", "per_channel": False, "reduce_range": False}
+    assert Quantization.from_data({**known, "weight_type": "int8"}).model_dump() == known
+    other = Quantization.from_data({**known, "weight_type": "uint8"})
+    assert other.model_dump() == {**known, "weight_type": "uint8"}
+    assert Quantization.from_data(other.model_dump()) == other
 
 
 def test_a_name_that_stands_twice_is_told() -> None:

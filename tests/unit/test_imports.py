@@ -15,7 +15,7 @@ ROOT = Path(tritier.__file__).parent
 BASE = {"errors", "files", "resources", "documents"}
 STAGES = {
     "graph", "calibration", "planner", "divider", "repository", "pool", "deployment", "network",
-    "timing",
+    "timing", "noise",
 }  # fmt: skip
 WORKFLOW = BASE | STAGES
 # Folder or module of the package -> what of the package it may import besides itself.
@@ -36,6 +36,7 @@ ALLOWED = {
     "deployment": BASE | {"repository"},
     "network": BASE | {"deployment"},
     "timing": BASE,
+    "noise": BASE | {"graph", "calibration", "divider"},
     "workflow": WORKFLOW,
     "demo": WORKFLOW | {"workflow"},
     "cli": WORKFLOW | {"workflow", "demo", "vision"},

@@ -177,6 +177,36 @@ def test_unsigned_activations_cross_as_uint8(tmp_path: Path) -> None:
     assert 0 < noise < 0.2
 
 
+def test_unsigned_weights_have_a_zero_point(tmp_path: Path) -> None:
+    settings = {"b": Quantization(activation_type="uint8", weight_type="uint8")}
+    item = quantized(tmp_path, CONV, ABA, ["conv"], settings=settings)
+    arrays = {t.name: numpy_helper.to_array(t) for t in item.sub_model("c1").graph.initializer}
+    assert arrays["w_quantized"].dtype == np.uint8
+    assert arrays["w_zero_point"] == 102  # of -2 to 3
+    assert arrays["w_scale"] == pytest.approx(5 / 255)
+    _, noise = check(item)
+    assert 0 < noise < 0.2
+
+
+@pytest.mark.parametrize("kind", ["int8", "uint8"])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_a_bias_far_above_its_weights_keeps_its_value(
+    tmp_path: Path, kind: str, per_channel: bool
+) -> None:
+    # At the scale of such weights it has no room in 32 bits: the weights' scale must grow.
+    text = """
+        g (float[1,2,4,4] x) => (float[1,2,4,4] y)
+        <float[2,2,1,1] w = {1e-9, -2e-9, 3e-9, 5e-10}, float[2] b = {5, -3}> {
+          [a] h = Relu(x) [conv] y = Conv(h, w, b)
+        }
+    """
+    data = {"activation_type": "uint8", "weight_type": kind, "per_channel": per_channel}
+    settings = {"b": Quantization.model_validate(data)}
+    item = quantized(tmp_path, text, {"a": "a", "conv": "b"}, ["conv"], settings=settings)
+    _, noise = check(item)
+    assert noise < 0.05
+
+
 TWINS = f"""
     g (float[1,2,4,4] x) => (float[1,2,4,4] y, float[1,2,4,4] z) {CONSTANTS} {{
       [h] h = Sigmoid(x) [c1] y = Conv(h, w, b) [c2] z = Conv(h, w, b)
@@ -186,6 +216,7 @@ MIXED = {
     "b": Quantization(activation_type="uint8"),
     "c": Quantization(per_channel=True, reduce_range=True),
 }
+UNSIGNED = Quantization(activation_type="uint8", weight_type="uint8", per_channel=True)
 
 
 @pytest.mark.parametrize("default", [None, "as_is", "fp16"])
@@ -416,7 +447,7 @@ def test_layers_of_many_types(tmp_path: Path, layer: str) -> None:
           [z] z = ReduceMean<keepdims = 0>(f)
         }}
     """
-    for settings in ({}, {"b": MIXED["b"]}):
+    for settings in ({}, {"b": MIXED["b"]}, {"b": UNSIGNED}):
         item = quantized(tmp_path, text, {"l": "b", "*": "a"}, ["l"], None, settings)
         proto = realised_proto(item.model, item.plan)
         assert DQ in readers_of(proto, "l")

@@ -9,6 +9,7 @@ from tritier.calibration.inputs import (
     ImageInputs,
     choose,
     find_images,
+    input_files,
     read_arrays,
 )
 
@@ -23,6 +24,7 @@ __all__ = [
     "choose",
     "choose_tensors",
     "find_images",
+    "input_files",
     "load_preprocessing",
     "preprocess",
     "read_arrays",

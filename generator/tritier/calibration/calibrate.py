@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from tritier.calibration.collect import REDUCED, Extremes, histogram_ranges
-from tritier.calibration.inputs import Arrays
+from tritier.calibration.inputs import Arrays, FileInputs, ImageInputs, input_files
 from tritier.documents import Range, Ranges
 from tritier.errors import InputError, did_you_mean
 from tritier.graph import LoadedModel, build_layer_graph
@@ -35,8 +35,8 @@ def calibrate(
     methods with histograms iterate over it twice, so they need a collection, no iterator.
     `tensors` are all that depend on an input if left out (see `calibratable`); those that never
     have an element have no range. minmax covers all values; the other methods cut float16 and
-    float32 tensors to less, and leave the rest as minmax has it. `report` is told what is done
-    with each input and its number from 1.
+    float32 tensors to less, and leave the rest as minmax has it. Where the inputs are files, their
+    hashes are kept. `report` is told what is done with each input and its number from 1.
 
     Raises InputError for a tensor that has no range, for values that are not finite, without
     inputs, and when ONNX Runtime refuses the model or an input.
@@ -59,6 +59,7 @@ def calibrate(
         method=method,
         samples=samples,
         source=source,
+        inputs=input_files(inputs) if isinstance(inputs, ImageInputs | FileInputs) else (),
         ranges={name: found[name] for name in dtypes if name in found},
     )
 

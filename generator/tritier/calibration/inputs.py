@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from tritier.calibration.images import Array, image_input, preprocess, read_image
-from tritier.documents import Preprocessing
+from tritier.documents import InputFile, Preprocessing
 from tritier.errors import InputError
+from tritier.files import sha256_file
 from tritier.graph import LoadedModel, TensorInfo, build_layer_graph, infer_tensors
 
 Arrays = dict[str, Array]
@@ -78,6 +79,11 @@ class ImageInputs:
             except InputError as error:
                 raise InputError(error.faults, str(path)) from None
             yield {self.tensor.name: array}
+
+
+def input_files(inputs: ImageInputs | FileInputs) -> tuple[InputFile, ...]:
+    """Names and hashes of the files that inputs come from."""
+    return tuple(InputFile(name=path.name, sha256=sha256_file(path)) for path in inputs.paths)
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,20 @@ import tritier
 from tritier.cli.common import DEFAULT_WORKSPACE, Workspace
 from tritier.cli.demo import demo_command
 from tritier.cli.deploy import deploy_command, undeploy_command
+from tritier.cli.formats import formats_command
 from tritier.cli.generate import generate_command
 from tritier.cli.import_plan import import_plan_command
 from tritier.cli.inspect import inspect_command
 from tritier.cli.lab import lab_app
 from tritier.cli.monitor import monitor_command
+from tritier.cli.noise import noise_command
 from tritier.cli.output import say, show_text
 from tritier.cli.plan import plan_command
 from tritier.cli.pool import pool_app
 from tritier.cli.prepare import prepare_command
 from tritier.cli.profile import profile_command
 from tritier.cli.ranges import ranges_command
+from tritier.cli.rescale import rescale_command
 from tritier.cli.servers import servers_app
 from tritier.cli.settings import DEFAULT_FILE, option_defaults
 from tritier.cli.verify import verify_command
@@ -46,6 +49,7 @@ app = typer.Typer(
 app.command("prepare")(prepare_command)
 app.command("inspect")(inspect_command)
 app.command("ranges")(ranges_command)
+app.command("rescale")(rescale_command)
 app.command("plan")(plan_command)
 app.command("import-plan")(import_plan_command)
 app.command("generate")(generate_command)
@@ -53,6 +57,8 @@ app.command("verify")(verify_command)
 app.add_typer(servers_app, name="servers")
 app.command("monitor")(monitor_command)
 app.command("profile")(profile_command)
+app.command("formats")(formats_command)
+app.command("noise")(noise_command)
 app.add_typer(lab_app, name="lab")
 app.command("deploy")(deploy_command)
 app.command("undeploy")(undeploy_command)

@@ -7,21 +7,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from tritier.calibration import (
-    FileInputs,
-    ImageInputs,
-    calibrate,
-    choose,
-    choose_tensors,
-    find_images,
-    load_preprocessing,
-)
+from tritier.calibration import calibrate, choose_tensors
 from tritier.cli.common import DryRunFlag, ForceFlag, JsonFlag
+from tritier.cli.inputs import find_inputs
 from tritier.cli.output import progress, say, show_json, show_table
 from tritier.documents import Ranges
-from tritier.errors import InputError, UsageError
+from tritier.errors import InputError
 from tritier.files import write_document_file
-from tritier.graph import LoadedModel, load_model
+from tritier.graph import load_model
 
 _WIDEST_SHOWN = 8
 _STEPS_SHOWN = 20
@@ -92,7 +85,7 @@ def ranges_command(
     if output is not None and output.exists() and not force:
         raise InputError(f"{output} exists: choose another name or pass --force to replace it")
     loaded = load_model(model)
-    inputs, source = _inputs(loaded, images, preprocessing, data, limit, seed)
+    inputs, source = find_inputs(loaded, images, preprocessing, data, limit, seed)
     tensors = choose_tensors(loaded, tensor) if tensor else None
     if dry_run:
         for _ in inputs:  # reads every file, and so finds all that is wrong with them
@@ -132,28 +125,3 @@ def show_ranges(ranges: Ranges) -> None:
         ["tensor", "least", "greatest"],
         [(name, f"{low:.6g}", f"{high:.6g}") for name, (low, high) in widest[:_WIDEST_SHOWN]],
     )
-
-
-def _inputs(
-    model: LoadedModel,
-    images: list[Path] | None,
-    preprocessing: str | None,
-    data: list[Path] | None,
-    limit: int | None,
-    seed: int,
-) -> tuple[ImageInputs | FileInputs, str]:
-    """The inputs, and in words where they come from."""
-    if bool(images) == bool(data):
-        raise UsageError("give either --images with --preprocessing, or --data")
-    if data and preprocessing:
-        raise UsageError("--preprocessing is for --images; --data is taken as it is")
-    if images and not preprocessing:
-        raise UsageError("--images needs --preprocessing: a preset or a file")
-    all_files = find_images(images) if images else list(data or ())
-    files = choose(all_files, limit, seed)
-    chosen = f" of {len(all_files)}, seed {seed}" if len(files) < len(all_files) else ""
-    if images:
-        how = load_preprocessing(str(preprocessing))
-        text = f"{len(files)} images{chosen}, preprocessing {Path(str(preprocessing)).name}"
-        return ImageInputs.of(model, files, how), text
-    return FileInputs.of(model, files), f"{len(files)} input files{chosen}"

@@ -4,6 +4,7 @@ from tritier.divider.batch import decide_batching
 from tritier.divider.compare import Comparison, Difference
 from tritier.divider.cut import SubModel, check_against_model, cut_model
 from tritier.divider.quantize import FIRST_OPSET
+from tritier.divider.quantized import ModelQuantizer, QuantizedBody, in_order, uncut_model
 from tritier.divider.realise import Realised, quantized_tensors, realise
 from tritier.divider.run import Array, Arrays, Chain, WholeModel, check_loads, random_inputs
 from tritier.divider.scalars import wrap_scalars
@@ -15,6 +16,8 @@ __all__ = [
     "Chain",
     "Comparison",
     "Difference",
+    "ModelQuantizer",
+    "QuantizedBody",
     "Realised",
     "SubModel",
     "WholeModel",
@@ -22,8 +25,10 @@ __all__ = [
     "check_loads",
     "cut_model",
     "decide_batching",
+    "in_order",
     "quantized_tensors",
     "random_inputs",
     "realise",
+    "uncut_model",
     "wrap_scalars",
 ]

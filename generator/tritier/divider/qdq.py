@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
@@ -104,6 +105,23 @@ def shown_again(
     return nodes
 
 
+class _Quantizer(QDQQuantizer):  # type: ignore[misc]
+    """Raises the scales of weights whose biases else have no room in 32 bits, as ONNX Runtime does,
+    but of uint8 weights too: it clips their biases."""
+
+    def _adjust_weight_quant_params_for_bias_tensors(self) -> None:
+        kept = {}
+        for name, found in self.initializer_quant_params.items():
+            if found["quant_type"] == TensorProto.UINT8:
+                kept[name] = (found["quant_type"], found["zero_point"])
+                found["quant_type"] = TensorProto.INT8
+                found["zero_point"] = np.zeros(found["zero_point"].shape, np.int8)
+        super()._adjust_weight_quant_params_for_bias_tensors()
+        for name, (quant_type, zero_point) in kept.items():
+            self.initializer_quant_params[name]["quant_type"] = quant_type
+            self.initializer_quant_params[name]["zero_point"] = zero_point
+
+
 def run_quantizer(
     model: onnx.ModelProto,
     layers: Collection[str],
@@ -117,11 +135,12 @@ def run_quantizer(
         for name, (low, high) in ranges.items()
     }
     unsigned = settings.activation_type == "uint8"
-    quantizer = QDQQuantizer(
+    unsigned_weights = settings.weight_type == "uint8"
+    quantizer = _Quantizer(
         model,
         settings.per_channel,
         settings.reduce_range,
-        QuantType.QInt8,
+        QuantType.QUInt8 if unsigned_weights else QuantType.QInt8,
         QuantType.QUInt8 if unsigned else QuantType.QInt8,
         TensorsData(CalibrationMethod.MinMax, limits),
         list(layers),
@@ -129,7 +148,7 @@ def run_quantizer(
         types,
         {
             "ActivationSymmetric": not unsigned,
-            "WeightSymmetric": True,
+            "WeightSymmetric": not unsigned_weights,
             "QDQKeepRemovableActivations": True,
             "ForceQuantizeNoInputCheck": True,
         },

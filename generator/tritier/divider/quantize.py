@@ -2,7 +2,7 @@
 
 The quantizer puts a pair QuantizeLinear, DequantizeLinear behind every activation that a quantized
 layer reads or makes; from then on all who read that tensor, quantized or not, read what comes out
-of the pair. Weights become int8 with a DequantizeLinear, biases int32.
+of the pair. Weights become int8 or uint8 with a DequantizeLinear, biases int32.
 """
 
 from __future__ import annotations

@@ -6,20 +6,17 @@ with the model, not copied.
 
 from __future__ import annotations
 
-import dataclasses
-import heapq
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx
 
-import tritier
 from tritier.divider.codec_nodes import CodecNodes, check_opset, decoder, encoder
-from tritier.divider.quantize import Body, LayerQuantizer, Pair, pairs_of
-from tritier.divider.rename import fresh_names, rename_in_place, renamed_node
+from tritier.divider.quantize import Body, Pair
+from tritier.divider.quantized import ModelQuantizer, in_order, uncut_model
+from tritier.divider.rename import rename_in_place
 from tritier.documents import Codec, Plan, Quantization, WiredPlan, wire_up
-from tritier.graph import LayerGraph, free_names, infer_tensors
+from tritier.graph import LayerGraph, free_names
 
 
 @dataclass(frozen=True)
@@ -37,23 +34,7 @@ class Realised:
 
     def to_proto(self) -> onnx.ModelProto:
         """The uncut model; inputs and outputs are those of the original."""
-        source = self.model.graph
-        result = onnx.ModelProto(
-            ir_version=max(self.model.ir_version, 4),
-            producer_name="tritier",
-            producer_version=tritier.__version__,
-        )
-        result.opset_import.extend(self.opsets)
-        result.functions.extend(self.model.functions)
-        graph = result.graph
-        graph.name = source.name
-        graph.node.extend(self.nodes)
-        graph.input.extend(v for v in source.input if v.name not in self.initializers)
-        graph.output.extend(source.output)
-        used = {name for node in self.nodes for name in free_names(node)}
-        graph.initializer.extend(t for name, t in self.initializers.items() if name in used)
-        graph.sparse_initializer.extend(source.sparse_initializer)
-        return result
+        return uncut_model(self.model, self.nodes, self.initializers, self.opsets)
 
 
 def realise(model: onnx.ModelProto, graph: LayerGraph, plan: Plan) -> Realised:
@@ -63,8 +44,8 @@ def realise(model: onnx.ModelProto, graph: LayerGraph, plan: Plan) -> Realised:
     InputError when a layer can't be quantized or the model is too old for codecs.
     """
     wired = wire_up(plan)
-    constants = {t.name: t for t in model.graph.initializer}
     if plan.is_exact:
+        constants = {t.name: t for t in model.graph.initializer}
         kept = sorted([*graph.constant_nodes, *(layer.index for layer in graph.layers)])
         layer_at = {layer.index: layer.name for layer in graph.layers}
         return Realised(
@@ -76,7 +57,7 @@ def realise(model: onnx.ModelProto, graph: LayerGraph, plan: Plan) -> Realised:
             {tensor.id: tensor.name for tensor in plan.tensors},
             tuple(model.opset_import),
         )
-    return _Realiser(model, graph, plan, wired, constants).build()
+    return _Realiser(model, graph, plan, wired).build()
 
 
 def quantized_tensors(model: onnx.ModelProto, graph: LayerGraph, plan: Plan) -> dict[str, str]:
@@ -84,8 +65,7 @@ def quantized_tensors(model: onnx.ModelProto, graph: LayerGraph, plan: Plan) -> 
 
     Raises InputError when a layer can't be quantized.
     """
-    constants = {t.name: t for t in model.graph.initializer}
-    realiser = _Realiser(model, graph, plan, wire_up(plan), constants)
+    realiser = _Realiser(model, graph, plan, wire_up(plan))
     return {name: pair.dtype for name, pair in realiser.quantize().items()}
 
 
@@ -96,15 +76,13 @@ class _Realiser:
         graph: LayerGraph,
         plan: Plan,
         wired: WiredPlan,
-        constants: dict[str, onnx.TensorProto],
     ) -> None:
         self._model = model
         self._graph = graph
         self._plan = plan
         self._wired = wired
         self._opsets = tuple(model.opset_import)
-        self._body = Body(self._named_nodes(constants), constants)
-        self._originals = {node.name for node in self._body.nodes}
+        self._body = Body([], {})
         self._tensor = {tensor.id: tensor for tensor in plan.tensors}
         self._pairs: dict[str, Pair] = {}
         self._server_of = {x: c.server for c in plan.components for x in c.layers}
@@ -115,7 +93,7 @@ class _Realiser:
         self._taken |= {*self._body.initializers, *(node.name for node in self._body.nodes)}
         self._names = {t.id: self._seen_name(t.id) for t in self._plan.tensors}
         self._code_wires()
-        nodes = tuple(_in_order(self._body.nodes, self._body.initializers))
+        nodes = tuple(in_order(self._body.nodes, self._body.initializers))
         layers = set(self._graph.by_name)
         return Realised(
             self._model,
@@ -127,26 +105,6 @@ class _Realiser:
             self._opsets,
         )
 
-    def _named_nodes(self, constants: dict[str, onnx.TensorProto]) -> list[onnx.NodeProto]:
-        """Copies of the nodes that count, each layer under its own unique name. Constants that are
-        nodes go to the others."""
-        layer_at = {layer.index: layer.name for layer in self._graph.layers}
-        taken = set(self._graph.by_name)
-        nodes = []
-        for index in sorted([*self._graph.constant_nodes, *layer_at]):
-            node = renamed_node(self._model.graph.node[index], {}, {})
-            value = next((a.t for a in node.attribute if a.name == "value"), None)
-            if node.op_type == "Constant" and value is not None:
-                value.name = node.output[0]  # as an initializer it can be quantized
-                constants[value.name] = value
-                continue
-            if index in layer_at:
-                node.name = layer_at[index]
-            else:
-                node.name = fresh_names([f"constant_{index}"], taken)[f"constant_{index}"]
-            nodes.append(node)
-        return nodes
-
     def quantize(self) -> dict[str, Pair]:
         """Quantize the plan's layers, those whose servers have the same settings in one pass; the
         pairs that stand behind tensors then."""
@@ -155,32 +113,10 @@ class _Realiser:
             layers = [x for x in self._plan.quantized_layers if self._server_of[x] == server.name]
             if layers:
                 groups.setdefault(server.quantization or Quantization(), []).extend(layers)
-        if not groups:
-            return {}
-        chosen = [self._graph.by_name[name] for name in self._plan.quantized_layers]
-        names = dict.fromkeys(t for layer in chosen for t in (*layer.inputs, *layer.outputs))
-        quantizer = LayerQuantizer(
-            infer_tensors(self._model, names),
-            self._plan.ranges or {},
-            self._graph.inputs,
-            self._graph.outputs,
-            self._opsets,
-            self._originals,
-        )
-        for settings, layers in groups.items():
-            self._body = quantizer.quantize(self._body, layers, settings)
-        pairs = pairs_of(self._body, self._originals)
-        outputs = [name for name in self._graph.outputs if name in pairs]
-        return pairs | {name: self._as_output(name, pairs) for name in outputs}
-
-    def _as_output(self, name: str, pairs: Mapping[str, Pair]) -> Pair:
-        """A model output is what comes out of its pair; what is made before gets another name."""
-        pair = pairs[name]
-        taken = {n for node in self._body.nodes for n in (*free_names(node), *node.output)}
-        before = fresh_names([f"{name}/made"], taken)[f"{name}/made"]
-        for node in self._body.nodes:
-            rename_in_place(node, {name: before, pair.after: name}, {})
-        return dataclasses.replace(pair, after=name)
+        quantizer = ModelQuantizer(self._model, self._graph, self._plan.ranges or {})
+        found = quantizer.quantize(groups)
+        self._body = found.body
+        return dict(found.pairs)
 
     def _seen_name(self, tensor: str) -> str:
         """The name under which others read a tensor as it is."""
@@ -270,27 +206,3 @@ def _rename_inputs(node: onnx.NodeProto, old: str, new: str) -> None:
     made = list(node.output)
     rename_in_place(node, {old: new}, {})
     node.output[:] = made
-
-
-def _in_order(
-    nodes: Iterable[onnx.NodeProto], constants: Mapping[str, onnx.TensorProto]
-) -> Iterator[onnx.NodeProto]:
-    """Nodes in topological order, else in the given one."""
-    nodes = list(nodes)
-    maker = {name: index for index, node in enumerate(nodes) for name in node.output if name}
-    waits = []
-    readers: dict[int, list[int]] = defaultdict(list)
-    for index, node in enumerate(nodes):
-        makers = {maker[n] for n in free_names(node) if n in maker and n not in constants}
-        waits.append(len(makers))
-        for before in makers:
-            readers[before].append(index)
-    ready = [index for index, count in enumerate(waits) if count == 0]
-    heapq.heapify(ready)
-    while ready:
-        index = heapq.heappop(ready)
-        yield nodes[index]
-        for reader in readers[index]:
-            waits[reader] -= 1
-            if waits[reader] == 0:
-                heapq.heappush(ready, reader)

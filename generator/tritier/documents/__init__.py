@@ -32,6 +32,17 @@ from tritier.documents.network import (
     ServerState,
     TritonFacts,
 )
+from tritier.documents.noise import (
+    ExcludedLayer,
+    MeasuredSubset,
+    NoiseFigures,
+    NoiseModel,
+    NoiseSettings,
+    NoiseTerm,
+    OutputNoise,
+    OutputSignal,
+    SelfCheck,
+)
 from tritier.documents.plan import (
     Component,
     Plan,
@@ -54,7 +65,7 @@ from tritier.documents.profile import (
     activation_peak_bytes,
     weight_bytes,
 )
-from tritier.documents.ranges import Range, Ranges, range_faults
+from tritier.documents.ranges import InputFile, Range, Ranges, range_faults
 from tritier.documents.servers import Link, Quantization, Server, ServersSpec
 from tritier.documents.timing import (
     BorderTiming,
@@ -86,9 +97,11 @@ __all__ = [
     "Document",
     "Duration",
     "EnergyFigures",
+    "ExcludedLayer",
     "Figure",
     "GpuFacts",
     "HostFacts",
+    "InputFile",
     "LabProcess",
     "LabServer",
     "LabState",
@@ -101,10 +114,17 @@ __all__ = [
     "ManifestModel",
     "ManifestTensor",
     "ManifestWire",
+    "MeasuredSubset",
     "MemoryFigures",
     "ModelProfile",
     "NetworkState",
+    "NoiseFigures",
+    "NoiseModel",
+    "NoiseSettings",
+    "NoiseTerm",
     "Optimisation",
+    "OutputNoise",
+    "OutputSignal",
     "Plan",
     "PlanModel",
     "PlanServer",
@@ -116,6 +136,7 @@ __all__ = [
     "Quantization",
     "Range",
     "Ranges",
+    "SelfCheck",
     "Server",
     "ServerState",
     "ServersSpec",

@@ -11,6 +11,13 @@ from tritier.documents.base import Document
 Range = tuple[float, float]
 
 
+class InputFile(Document):
+    """A file whose content was fed to a model."""
+
+    name: str = Field(min_length=1, description="without its folder")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the file")
+
+
 class Ranges(Document):
     """Computed once for a model, used for any choice of quantized layers and wire codecs."""
 
@@ -21,6 +28,9 @@ class Ranges(Document):
     method: Literal["minmax", "entropy", "percentile"]
     samples: Annotated[int, Field(ge=1)] = Field(description="number of inputs that were run")
     source: str = Field(default="", description="where the inputs came from, in words")
+    inputs: tuple[InputFile, ...] = Field(
+        default=(), description="the files that were run, so that noise is measured on others"
+    )
     ranges: dict[str, Range] = Field(description="tensor -> least and greatest value")
 
     @classmethod

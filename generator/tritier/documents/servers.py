@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic_core import PydanticCustomError
 
 from tritier.documents.base import Document
 
@@ -15,8 +16,8 @@ ExecutionProvider = Literal["cpu", "openvino", "cuda"]
 
 
 class Quantization(Document):
-    """How layers are quantized on a server. Weights are int8; which setting is fastest depends on
-    the processor."""
+    """How layers are quantized on a server. Which setting is fastest depends on the processor:
+    `tritier formats` measures it."""
 
     activation_type: Literal["int8", "uint8"] = Field(
         default="int8", description="int8 is symmetric, uint8 has a zero point"
@@ -26,6 +27,29 @@ class Quantization(Document):
         default=False,
         description="7-bit weights, against saturation on x86 processors without VNNI",
     )
+    weight_type: Literal["int8", "uint8"] = Field(
+        default="int8",
+        description="int8 is symmetric, uint8 has a zero point, never saturates and needs uint8 "
+        "activations",
+    )
+
+    @model_validator(mode="after")
+    def _check_types(self) -> Self:
+        if self.weight_type == "uint8" and self.activation_type != "uint8":
+            raise PydanticCustomError(
+                "weight_type",
+                "weight_type uint8 needs activation_type uint8: ONNX Runtime has no kernels for "
+                "int8 activations with uint8 weights",
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The weight type came later: left at its default it changes no file and no plan id."""
+        data: dict[str, Any] = handler(self)
+        if self.weight_type == "int8":
+            data.pop("weight_type", None)
+        return data
 
 
 class Server(Document):

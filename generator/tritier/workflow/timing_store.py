@@ -37,15 +37,35 @@ class Store:
 
     def get_or_measure(self, key: Mapping[str, Any], measure: Callable[[], Any]) -> Stored:
         """What is stored under a key (plain data), else what `measure` returns, which is stored."""
-        text = json.dumps({"format": _FORMAT, **key}, sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        path = self._folder / digest[:2] / f"{digest}.json"
-        if path.is_file() and (not self._fresh or digest in self._own):
-            data = json.loads(path.read_text(encoding="utf-8"))
-            return Stored(data["result"], data["measured_at"], data["elapsed_s"])
-        started = time.monotonic()
-        found = Stored(measure(), timestamp(), time.monotonic() - started)
-        data = {"result": found.result, "measured_at": found.measured_at}
-        write_file(path, json.dumps({**data, "elapsed_s": found.elapsed_s}) + "\n")
+        found = self.find(key)
+        if found is None:
+            started = time.monotonic()
+            result = measure()
+            found = self.keep(key, result, time.monotonic() - started)
+        return found
+
+    def find(self, key: Mapping[str, Any]) -> Stored | None:
+        """What is stored under a key."""
+        digest = _digest(key)
+        path = self._path(digest)
+        if not path.is_file() or (self._fresh and digest not in self._own):
+            return None
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return Stored(data["result"], data["measured_at"], data["elapsed_s"])
+
+    def keep(self, key: Mapping[str, Any], result: Any, elapsed_s: float) -> Stored:
+        """Store a result that was measured just now."""
+        found = Stored(result, timestamp(), elapsed_s)
+        data = {"result": result, "measured_at": found.measured_at, "elapsed_s": elapsed_s}
+        digest = _digest(key)
+        write_file(self._path(digest), json.dumps(data) + "\n")
         self._own.add(digest)
         return found
+
+    def _path(self, digest: str) -> Path:
+        return self._folder / digest[:2] / f"{digest}.json"
+
+
+def _digest(key: Mapping[str, Any]) -> str:
+    text = json.dumps({"format": _FORMAT, **key}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,323 @@
+"""`tritier noise`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import joblib
+import typer
+
+from tritier.cli.common import (
+    DimOption,
+    DryRunFlag,
+    ForceFlag,
+    JsonFlag,
+    QuantizableOption,
+    QuantizeLayerOption,
+    parse_dims,
+    workspace,
+)
+from tritier.cli.inputs import divided, find_inputs
+from tritier.cli.noise_inputs import chosen_format, chosen_layers
+from tritier.cli.noise_show import doubts, plot_ranking, require_plotting, show_noise
+from tritier.cli.output import progress, say, show_json
+from tritier.cli.ranges import DataOption, ImagesOption, PreprocessingOption
+from tritier.documents import Ranges
+from tritier.errors import InputError, UsageError
+from tritier.files import write_document_file
+from tritier.graph import (
+    DEFAULT_QUANTIZABLE,
+    LoadedModel,
+    Quantizable,
+    build_layer_graph,
+    load_model,
+)
+from tritier.noise import Metric, load_metric
+from tritier.workflow import (
+    DEFAULT_INPUTS,
+    DEFAULT_VERIFICATION,
+    NoiseFit,
+    NoiseRequest,
+    learn_noise,
+)
+from tritier.workflow.noise import check_choice
+from tritier.workflow.noise_measure import stored_ranges
+
+_DEFAULT_CALIBRATION = 100
+_SHAPE_INPUTS = 8
+
+
+def noise_command(
+    context: typer.Context,
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX model.")],
+    images: ImagesOption = None,
+    preprocessing: PreprocessingOption = None,
+    data: DataOption = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Where to write the noise model.")
+    ] = None,
+    inputs: Annotated[
+        int,
+        typer.Option(
+            "--inputs",
+            metavar="N",
+            min=2,
+            help="Noise is measured on N inputs, on half of them all without --ranges if there "
+            "are fewer than twice as many.",
+        ),
+    ] = DEFAULT_INPUTS,
+    shape_inputs: Annotated[
+        int | None,
+        typer.Option(
+            "--shape-inputs",
+            metavar="N",
+            min=1,
+            help="Fitted subsets are measured on N of them, and scaled to all: 8, or all for a "
+            "polynomial and a metric of yours.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int,
+        typer.Option("--seed", min=0, help="Which inputs, for what; and which random subsets."),
+    ] = 0,
+    ranges: Annotated[
+        Path | None,
+        typer.Option(
+            "--ranges",
+            help="Calibration ranges; inputs behind them are left out. Without, ranges are "
+            "calibrated on other inputs.",
+        ),
+    ] = None,
+    calibration: Annotated[
+        int,
+        typer.Option(
+            "--calibration", metavar="N", min=1, help="Without --ranges: on at most N others."
+        ),
+    ] = _DEFAULT_CALIBRATION,
+    quantizable: QuantizableOption = DEFAULT_QUANTIZABLE,
+    quantize_type: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--quantize-type",
+            metavar="TYPE",
+            help="Operator among whose layers these are, Conv if left out; may be repeated.",
+        ),
+    ] = None,
+    quantize_layer: QuantizeLayerOption = None,
+    all_convs: Annotated[
+        bool, typer.Option("--all-convs", help="All Conv layers, not the 12.")
+    ] = False,
+    keep_sensitive: Annotated[
+        bool, typer.Option("--keep-sensitive", help="Exclude no layer that destroys an output.")
+    ] = False,
+    activation_type: Annotated[
+        str | None, typer.Option("--activation-type", help="Format: int8 (default) or uint8.")
+    ] = None,
+    weight_type: Annotated[
+        str | None, typer.Option("--weight-type", help="Format: int8 (default) or uint8.")
+    ] = None,
+    per_channel: Annotated[
+        bool, typer.Option("--per-channel", help="Format: a scale per channel of the weights.")
+    ] = False,
+    reduce_range: Annotated[
+        bool, typer.Option("--reduce-range", help="Format: 7-bit weights.")
+    ] = False,
+    servers: Annotated[
+        Path | None, typer.Option("--servers", help="Take the format from this servers file.")
+    ] = None,
+    server: Annotated[
+        str | None,
+        typer.Option("--server", metavar="NAME", help="Which server's format, with --servers."),
+    ] = None,
+    real_kernels: Annotated[
+        bool,
+        typer.Option("--real-kernels", help="Use the int8 kernels of this machine's processor."),
+    ] = False,
+    metric: Annotated[
+        str,
+        typer.Option(
+            "--metric",
+            metavar="NAME-OR-FILE.py:NAME",
+            help="mean_abs, max_abs, snr, cosine, or a function of yours.",
+        ),
+    ] = "mean_abs",
+    model_output: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model-output", metavar="NAME", help="Only this output; all if left out; repeatable."
+        ),
+    ] = None,
+    subsets: Annotated[
+        int,
+        typer.Option(
+            "--subsets", metavar="N", min=0, help="Fit to N random subsets besides the design."
+        ),
+    ] = 0,
+    fit: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            envvar="TRITIER_NOISE_MODEL",
+            help="squared, or polynomial: the published regression.",
+        ),
+    ] = "squared",
+    degree: Annotated[int, typer.Option("--degree", min=1, max=4, help="Of the polynomial.")] = 3,
+    samples: Annotated[
+        int,
+        typer.Option("--samples", metavar="N", min=2, help="Random subsets for the polynomial."),
+    ] = 1000,
+    verification: Annotated[
+        int,
+        typer.Option(
+            "--verification",
+            metavar="N",
+            min=0,
+            help="Random subsets for the margin and the held-out figures; 0 for none.",
+        ),
+    ] = DEFAULT_VERIFICATION,
+    exhaustive: Annotated[
+        bool, typer.Option("--exhaustive", help="Measure every subset (few layers only).")
+    ] = False,
+    jobs: Annotated[
+        int, typer.Option("--jobs", "-j", metavar="N", min=0, help="Side by side; 0: all cores.")
+    ] = 0,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", help="Write a picture (PNG or SVG) of the ranking of layers."),
+    ] = None,
+    dim: DimOption = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Measure again what was measured before.")
+    ] = False,
+    force: ForceFlag = False,
+    dry_run: DryRunFlag = False,
+    json: JsonFlag = False,
+) -> None:
+    """Learn how far int8 layers move the outputs of a model, for any choice of layers.
+
+    A few dozen choices are really measured; of the others the noise is predicted, with a margin
+    that random choices confirm. Results are kept in the workspace: a run that was cut off goes on
+    from there. Ranges that are not given are calibrated on inputs on which noise is not measured,
+    and written beside the noise model, as noise_ranges.json.
+
+    \b
+    Examples:
+        tritier noise yolo11n.onnx --images photos/ --preprocessing yolo -o noise.json
+        tritier noise model.onnx --data a.npz --data b.npz --ranges ranges.json --all-convs
+        tritier noise model.onnx --images photos/ --preprocessing imagenet --metric top1.py:lost \\
+            --servers servers.yaml --server edge --real-kernels
+    """
+    if fit not in ("squared", "polynomial"):
+        raise UsageError(f"--model {fit}: allowed are squared, polynomial")
+    settings = chosen_format(
+        activation_type, weight_type, per_channel, reduce_range, servers, server
+    )
+    _refuse_idle(context, fit, exhaustive, all_convs, ranges)
+    paths = _paths(output, ranges, plot, force)
+    if plot is not None:
+        require_plotting(plot)
+    loaded = load_model(model)
+    chosen_metric = load_metric(metric)
+    given = None if ranges is None else _given(ranges, loaded)
+    files, _ = find_inputs(loaded, images, preprocessing, data, None, seed)
+    measured, others = divided(files, inputs, calibration, seed, given)
+    choice = Quantizable(
+        quantizable, tuple(quantize_type or ()) or None, tuple(quantize_layer or ())
+    )
+    layers = chosen_layers(loaded, choice, parse_dims(dim), all_convs, measured)
+    how = NoiseFit(
+        "polynomial" if fit == "polynomial" else "squared", degree, samples, verification,
+        exhaustive, subsets,
+    )  # fmt: skip
+    check_choice(build_layer_graph(loaded.proto), layers, model_output or (), how)
+    if dry_run:
+        for _ in (*measured, *(() if given else others)):  # finds what is wrong with the files
+            pass
+        say(
+            f"would measure the noise of {len(layers)} layers on {len(measured)} inputs"
+            + ("" if given else f", with ranges calibrated on {len(others)} others")
+            + "; nothing was written"
+        )
+        return
+    store = workspace(context).folder / "noise"
+    with progress(f"noise of {loaded.default_name}") as report:
+        text = f"{len(others)} inputs that `tritier noise` chose, seed {seed}"
+        known = given or stored_ranges(loaded, others, text, store, fresh, report)
+        request = NoiseRequest(
+            loaded, layers, measured, known, store, settings, chosen_metric,
+            tuple(model_output or ()), how, real_kernels,
+            shape_inputs or _usual(chosen_metric, fit), keep_sensitive, seed,
+            jobs or joblib.cpu_count(), fresh,
+        )  # fmt: skip
+        found = learn_noise(request, report)
+    if paths is not None:
+        if given is None:
+            write_document_file(paths[1], known.to_json(), force)
+            say(f"ranges written to {paths[1]}")
+        write_document_file(paths[0], found.to_json(), force)
+        say(f"noise model written to {paths[0]}")
+    if plot is not None:
+        plot_ranking(found, plot)
+        say(f"ranking drawn in {plot}")
+    if json:
+        show_json(found.model_dump(mode="json", by_alias=True, exclude_none=True))
+    else:
+        show_noise(found)
+    for doubt in doubts(found):
+        say(doubt)
+
+
+def _usual(metric: Metric, fit: str) -> int | None:
+    """How many inputs the fitted subsets are measured on, None for all. Scaling is for noise that
+    hardly differs between inputs."""
+    return _SHAPE_INPUTS if metric.by_output and fit == "squared" else None
+
+
+def _refuse_idle(
+    context: typer.Context, fit: str, exhaustive: bool, all_convs: bool, ranges: Path | None
+) -> None:
+    """Raise UsageError for options that have nothing to say beside others."""
+    rules = (
+        (fit != "polynomial", "degree samples", "is of --model polynomial"),
+        (fit == "polynomial", "subsets", "is for --model squared: give --samples"),
+        (exhaustive, "verification subsets shape_inputs",
+         "says nothing: --exhaustive measures every subset on all inputs"),
+        (ranges is not None, "calibration", "says nothing beside --ranges"),
+        (all_convs, "quantizable quantize_type quantize_layer",
+         "says nothing beside --all-convs, which takes every Conv"),
+    )  # fmt: skip
+    for applies, names, text in rules:
+        for name in names.split():
+            source = context.get_parameter_source(name)
+            if applies and source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT"):
+                raise UsageError(f"--{name.replace('_', '-')} {text}")
+
+
+def _given(path: Path, model: LoadedModel) -> Ranges:
+    """Ranges that the user calibrated before."""
+    found = Ranges.load(path)
+    if found.model_sha256 != model.sha256:
+        raise InputError(
+            f"is for another model ({found.model_sha256[:12]}...), not for '{model.default_name}' "
+            f"({model.sha256[:12]}...): calibrate it with `tritier ranges`, or leave --ranges out",
+            str(path),
+        )
+    return found
+
+
+def _paths(
+    output: Path | None, ranges: Path | None, plot: Path | None, force: bool
+) -> tuple[Path, Path] | None:
+    """Where noise model and ranges go; what exists is not replaced."""
+    paths = None if output is None else (output, output.with_name(f"{output.stem}_ranges.json"))
+    written = [*(paths or ())[: 1 if ranges else 2], *([plot] if plot else [])]
+    faults = [f"{path} is a folder: give a file" for path in written if path.is_dir()]
+    faults += [
+        f"{path} exists: choose another name or pass --force to replace it"
+        for path in written
+        if path.is_file() and not force
+    ]
+    if faults:
+        raise InputError(faults)
+    return paths

@@ -1,0 +1,76 @@
+"""What `tritier noise` measures: the format, the layers and the inputs that options choose."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from tritier.cli.common import load_servers
+from tritier.cli.inputs import Inputs, sizes_of_first
+from tritier.cli.output import say
+from tritier.documents import Quantization
+from tritier.errors import InputError, UsageError, did_you_mean
+from tritier.graph import (
+    LoadedModel,
+    Quantizable,
+    build_layer_graph,
+    profile_model,
+)
+from tritier.workflow import without_unquantizable
+
+
+def chosen_format(
+    activation_type: str | None,
+    weight_type: str | None,
+    per_channel: bool,
+    reduce_range: bool,
+    servers: Path | None,
+    server: str | None,
+) -> Quantization:
+    """The format that options or a server's entry name."""
+    if servers is None and server is None:
+        return Quantization.from_data(
+            {
+                "activation_type": activation_type or "int8",
+                "weight_type": weight_type or "int8",
+                "per_channel": per_channel,
+                "reduce_range": reduce_range,
+            }
+        )
+    if activation_type or weight_type or per_channel or reduce_range:
+        raise UsageError("give the format by --server or by options, not both")
+    if servers is None or server is None:
+        raise UsageError("--servers FILE and --server NAME go together")
+    spec = load_servers(servers)
+    if server not in spec.names:
+        raise InputError(
+            f"--server {server}: is not in the servers file{did_you_mean(server, spec.names)}; "
+            f"known are {', '.join(spec.names)}"
+        )
+    return spec.server(server).quantization
+
+
+def chosen_layers(
+    model: LoadedModel, choice: Quantizable, dims: dict[str, int], all_convs: bool, inputs: Inputs
+) -> tuple[str, ...]:
+    """Layers that may be quantized; an error if the user named one that can't be. Symbolic sizes
+    that the user does not give, by which layers are ranked, are those of the first input."""
+    if all_convs:
+        convs = [x.name for x in build_layer_graph(model.proto).layers if x.op_type == "Conv"]
+        if not convs:
+            raise InputError("--all-convs: the model has no Conv; choose with --quantize-type")
+        choice = dataclasses.replace(choice, layers=tuple(convs))
+    profile, reasons = without_unquantizable(
+        model, profile_model(model, {**sizes_of_first(inputs), **dims}, choice)
+    )
+    if reasons and choice.layers and not all_convs:
+        raise InputError(reasons, "--quantize-layer")
+    for reason in reasons:
+        say(f"not quantized: {reason}")
+    if not profile.quantizable_layers:
+        types = ", ".join(choice.types or ("Conv",))
+        raise InputError(
+            f"no layer can be quantized: of type {types}, none is float32 with known FLOPs; choose "
+            "others with --quantize-type or --quantize-layer, and at least 1 with --quantizable"
+        )
+    return profile.quantizable_layers
