@@ -45,7 +45,7 @@ from tritier.workflow.noise import check_choice
 from tritier.workflow.noise_measure import stored_ranges
 
 _DEFAULT_CALIBRATION = 100
-_SHAPE_INPUTS = 8
+_SHAPE_INPUTS = 12
 
 
 def noise_command(
@@ -73,7 +73,7 @@ def noise_command(
             "--shape-inputs",
             metavar="N",
             min=1,
-            help="Fitted subsets are measured on N of them, and scaled to all: 8, or all for a "
+            help="Fitted subsets are measured on N of them, and scaled to all: 12, or all for a "
             "polynomial and a metric of yours.",
         ),
     ] = None,
