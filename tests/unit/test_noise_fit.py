@@ -43,7 +43,8 @@ def test_design_of_four_layers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "number"), [(1, 1), (2, 3), (3, 6), (12, 33), (13, 34), (40, 61), (88, 109)]
+    ("count", "number"),
+    [(1, 1), (2, 3), (3, 6), (5, 25), (12, 33), (13, 34), (40, 61), (88, 109)],
 )
 def test_designs_stay_small_and_repeat_nothing(count: int, number: int) -> None:
     found = design(count)
