@@ -43,6 +43,7 @@ from tritier.noise import (
     verification,
 )
 from tritier.noise.sessions import open_session
+from tritier.noise.settle import SLACK
 from tritier.workflow import NoiseFit, NoiseRequest, learn_noise
 from tritier.workflow.noise_measure import Measurer
 
@@ -228,11 +229,15 @@ def exhaustive(case: Case, options: argparse.Namespace) -> None:
     constant, cubic = fit_polynomial({s: truth[s] for s in drawn}, count, 3)
     rest = {s: x for s, x in truth.items() if s not in set(drawn)}
     _show("  published way, 1000 subsets", rest, lambda s: predict(cubic, constant, 1, s))
+    some = {s: truth[s] for s in verification(count, options.verification, 1, list(samples))}
+    slack = max(SLACK, figures(some, lambda s: predict(terms, 0.0, 2, s)).mape)
     for seed in range(options.gains):
-        _picks(truth, samples, count, seed)
+        _picks(truth, samples, count, seed, slack)
 
 
-def _picks(truth: Mapping[int, float], samples: Mapping[int, float], count: int, seed: int) -> None:
+def _picks(
+    truth: Mapping[int, float], samples: Mapping[int, float], count: int, seed: int, slack: float
+) -> None:
     """A planner that knows its gains exactly and the noise by the model only."""
     gains = np.random.default_rng(seed).lognormal(0.0, 0.6, count)
     value = {
@@ -254,7 +259,9 @@ def _picks(truth: Mapping[int, float], samples: Mapping[int, float], count: int,
                     return Candidate(subset, value[subset])
             return None
 
-        done = settle(pick, truth.__getitem__, lambda x: fit_squared(x, count), samples, limit)
+        done = settle(
+            pick, truth.__getitem__, lambda x: fit_squared(x, count), samples, limit, slack=slack
+        )
         best = next(s for s in ordered if s == 0 or truth[s] <= limit)
         assert done.pick is not None
         right += done.pick.value == value[best]

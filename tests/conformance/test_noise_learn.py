@@ -408,9 +408,11 @@ def test_a_pick_is_measured_on_all_inputs_before_it_is_final(tmp_path: Path) -> 
     worth = (5.0, 2.0, 1.0, 3.0)
     value = {m: sum(w for i, w in enumerate(worth) if m >> i & 1) for m in range(16)}
     asked: list[int] = []
+    shares: set[float] = set()
 
     def pick(model: NoiseModel, share: float, refused: Collection[int]) -> Candidate | None:
         (output,) = model.outputs
+        shares.add(share)
         for mask in sorted(value, key=lambda m: -value[m]):
             names = measurer.executor.names(mask)
             if mask not in refused and output.predict(names) <= limit * share:
@@ -423,6 +425,9 @@ def test_a_pick_is_measured_on_all_inputs_before_it_is_final(tmp_path: Path) -> 
 
     done = settle_pick(noise, {"y": limit}, pick, measure, len(request.inputs))
     assert done.pick is not None
+    held = noise.outputs[0].held_out
+    assert held is not None
+    assert shares == {1.0, 1 + max(0.02, held.mape)}  # as much as predictions are off
     best = max((m for m in true if true[m]["y"] <= limit), key=lambda m: value[m])
     assert value[done.pick.mask] == value[best]
     whole = {x.layers for x in noise.measured if not x.scaled}

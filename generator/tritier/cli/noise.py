@@ -23,7 +23,7 @@ from tritier.cli.noise_inputs import chosen_format, chosen_layers
 from tritier.cli.noise_show import doubts, plot_ranking, require_plotting, show_noise
 from tritier.cli.output import progress, say, show_json
 from tritier.cli.ranges import DataOption, ImagesOption, PreprocessingOption
-from tritier.documents import Ranges
+from tritier.documents import NoiseModel, Ranges
 from tritier.errors import InputError, UsageError
 from tritier.files import write_document_file
 from tritier.graph import (
@@ -251,21 +251,32 @@ def noise_command(
             jobs or joblib.cpu_count(), fresh,
         )  # fmt: skip
         found = learn_noise(request, report)
-    if paths is not None:
-        if given is None:
-            write_document_file(paths[1], known.to_json(), force)
-            say(f"ranges written to {paths[1]}")
-        write_document_file(paths[0], found.to_json(), force)
-        say(f"noise model written to {paths[0]}")
-    if plot is not None:
-        plot_ranking(found, plot)
-        say(f"ranking drawn in {plot}")
+    _write(found, None if given else known, paths, plot, force)
     if json:
         show_json(found.model_dump(mode="json", by_alias=True, exclude_none=True))
     else:
         show_noise(found)
     for doubt in doubts(found):
         say(doubt)
+
+
+def _write(
+    noise: NoiseModel,
+    ranges: Ranges | None,
+    paths: tuple[Path, Path] | None,
+    plot: Path | None,
+    force: bool,
+) -> None:
+    """Noise model, ranges that were calibrated for it, and picture, as far as they are wanted."""
+    if paths is not None:
+        if ranges is not None:
+            write_document_file(paths[1], ranges.to_json(), force)
+            say(f"ranges written to {paths[1]}")
+        write_document_file(paths[0], noise.to_json(), force)
+        say(f"noise model written to {paths[0]}")
+    if plot is not None:
+        plot_ranking(noise, plot)
+        say(f"ranking drawn in {plot}")
 
 
 def _usual(metric: Metric, fit: str) -> int | None:

@@ -113,7 +113,7 @@ def settle_pick(
     measure: Callable[[int], Mapping[str, float]],
     inputs: int,
     runs: int = RUNS,
-    slack: float = SLACK,
+    slack: float | None = None,
 ) -> Settled[NoiseModel]:
     """The best choice of layers whose measured noise is within the limit of each output.
 
@@ -121,8 +121,9 @@ def settle_pick(
     the noise model) whose predicted noise, without a margin, is within that share of each limit and
     that is not refused. `measure` really measures a subset on all `inputs`. Each subset that was
     measured joins the noise model, which is fitted again; what the noise model knows from fewer
-    inputs is measured again. Noise in the result is the largest share of a limit. Raises InputError
-    for limits that are not positive or of unknown outputs.
+    inputs is measured again. Noise in the result is the largest share of a limit. The slack, if
+    left out, is how much predictions are off on average, 2 % at least. Raises InputError for limits
+    that are not positive or of unknown outputs.
     """
     for name, limit in limits.items():
         noise.output(name)
@@ -130,11 +131,6 @@ def settle_pick(
             raise InputError(f"the noise limit of '{name}' is {limit}: it must be above 0")
     if not limits:
         raise InputError("no noise limit: give one for an output at least")
-    known = {
-        sum(1 << noise.layers.index(name) for name in item.layers): item.noise
-        for item in noise.measured
-        if item.inputs >= inputs and not item.scaled
-    }
     added: list[MeasuredSubset] = []
 
     def share(found: Mapping[str, float]) -> float:
@@ -146,10 +142,22 @@ def settle_pick(
         added.append(MeasuredSubset(layers=names, use="pick", noise=found, inputs=inputs))
         return share(found)
 
-    samples = {subset: share(found) for subset, found in known.items()}
+    if slack is None:
+        figures_of = [noise.output(name).held_out for name in limits]
+        slack = max([SLACK, *(item.mape for item in figures_of if item is not None)])
+    samples = {subset: share(found) for subset, found in _known(noise, inputs).items()}
     return settle(
         pick, measured, lambda _: refit(noise, added) if added else noise, samples, 1.0, runs, slack
     )
+
+
+def _known(noise: NoiseModel, inputs: int) -> dict[int, dict[str, float]]:
+    """Subset -> noise that was measured on so many inputs."""
+    return {
+        sum(1 << noise.layers.index(name) for name in item.layers): item.noise
+        for item in noise.measured
+        if item.inputs >= inputs and not item.scaled
+    }
 
 
 def _names(layers: Sequence[str], subset: int) -> tuple[str, ...]:
