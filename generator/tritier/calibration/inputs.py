@@ -81,7 +81,7 @@ class ImageInputs:
             yield {self.tensor.name: array}
 
 
-def input_files(inputs: ImageInputs | FileInputs) -> tuple[InputFile, ...]:
+def input_files(inputs: Inputs) -> tuple[InputFile, ...]:
     """Names and hashes of the files that inputs come from."""
     return tuple(InputFile(name=path.name, sha256=sha256_file(path)) for path in inputs.paths)
 
@@ -104,6 +104,9 @@ class FileInputs:
     def __iter__(self) -> Iterator[Arrays]:
         for path in self.paths:
             yield read_arrays(path, self.tensors)
+
+
+Inputs = ImageInputs | FileInputs
 
 
 def read_arrays(path: Path, tensors: Sequence[TensorInfo]) -> Arrays:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tritier.deployment.lab import Lab
-from tritier.documents import LabState, ServersSpec
-from tritier.errors import InputError, UsageError
+from tritier.documents import LabState, Server, ServersSpec
+from tritier.errors import InputError, UsageError, did_you_mean
 from tritier.pool import Pool
 
 DEFAULT_WORKSPACE = Path(".tritier")
@@ -32,6 +32,14 @@ DimOption = Annotated[
 QuantizableOption = Annotated[
     int,
     typer.Option("--quantizable", metavar="N", min=0, help="How many layers may be quantized."),
+]
+QuantizeTypeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--quantize-type",
+        metavar="TYPE",
+        help="Operator among whose layers these are, Conv if left out; may be repeated.",
+    ),
 ]
 QuantizeLayerOption = Annotated[
     list[str] | None,
@@ -76,6 +84,20 @@ def workspace(context: typer.Context) -> Workspace:
 def load_servers(path: Path) -> ServersSpec:
     """Read a servers file."""
     return ServersSpec.load(path)
+
+
+def named_servers(spec: ServersSpec, names: Sequence[str]) -> list[Server]:
+    """The servers that --server names, in the order of the file; all if it names none."""
+    unknown = [name for name in names if name not in spec.names]
+    if unknown:
+        raise InputError(
+            [
+                f"--server {name}: is not in the servers file{did_you_mean(name, spec.names)}; "
+                f"known are {', '.join(spec.names)}"
+                for name in unknown
+            ]
+        )
+    return [item for item in spec.servers if not names or item.name in names]
 
 
 def parse_dims(items: Iterable[str] | None) -> dict[str, int]:

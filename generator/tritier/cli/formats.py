@@ -10,7 +10,7 @@ from typing import Annotated
 import onnxruntime
 import typer
 
-from tritier.calibration import FileInputs, ImageInputs, calibrate
+from tritier.calibration import calibrate
 from tritier.cli.common import (
     DimOption,
     DryRunFlag,
@@ -18,7 +18,9 @@ from tritier.cli.common import (
     JsonFlag,
     QuantizableOption,
     QuantizeLayerOption,
+    QuantizeTypeOption,
     load_servers,
+    named_servers,
     parse_dims,
     workspace,
 )
@@ -32,7 +34,7 @@ from tritier.cli.ranges import (
     SeedOption,
 )
 from tritier.documents import ModelProfile, Ranges, Server
-from tritier.errors import InputError, UsageError, did_you_mean
+from tritier.errors import InputError, UsageError
 from tritier.files import write_document_file
 from tritier.graph import (
     DEFAULT_QUANTIZABLE,
@@ -49,7 +51,6 @@ from tritier.workflow.formats_layers import averages_of, with_layers
 from tritier.workflow.formats_report import FormatRow, FormatsReport
 from tritier.workflow.processor import processor_facts
 
-Inputs = ImageInputs | FileInputs
 _ALL = 1_000_000
 # At most, of those that are given.
 _INPUTS, _CALIBRATION = 20, 100
@@ -66,7 +67,9 @@ def formats_command(
     seed: SeedOption = 0,
     ranges: Annotated[
         Path | None,
-        typer.Option("--ranges", help="Calibration ranges; else of every second input."),
+        typer.Option(
+            "--ranges", help="Calibration ranges; else of other inputs than those of noise."
+        ),
     ] = None,
     servers: Annotated[
         Path | None,
@@ -80,14 +83,7 @@ def formats_command(
         int, typer.Option("--threads", min=1, max=1024, help="Threads on this machine.")
     ] = 1,
     quantizable: QuantizableOption = DEFAULT_QUANTIZABLE,
-    quantize_type: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--quantize-type",
-            metavar="TYPE",
-            help="Operator among whose layers these are, Conv if left out; may be repeated.",
-        ),
-    ] = None,
+    quantize_type: QuantizeTypeOption = None,
     quantize_layer: QuantizeLayerOption = None,
     all_convs: Annotated[bool, typer.Option("--all-convs", help="Quantize every Conv.")] = False,
     dim: DimOption = None,
@@ -246,16 +242,7 @@ def _servers(
     if path is None:
         return []
     spec = load_servers(path)
-    unknown = [name for name in names if name not in spec.names]
-    if unknown:
-        raise InputError(
-            [
-                f"--server {name}: is not in the servers file{did_you_mean(name, spec.names)}; "
-                f"known are {', '.join(spec.names)}"
-                for name in unknown
-            ]
-        )
-    chosen = [item for item in spec.servers if not names or item.name in names]
+    chosen = named_servers(spec, names)
     kept = spec.model_copy(update={"servers": tuple(chosen)})
     urls = server_urls(kept, workspace(context).running_lab())
     return [(item, urls[item.name]) for item in chosen]

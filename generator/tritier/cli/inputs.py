@@ -8,6 +8,7 @@ from pathlib import Path
 from tritier.calibration import (
     FileInputs,
     ImageInputs,
+    Inputs,
     choose,
     find_images,
     input_files,
@@ -18,8 +19,6 @@ from tritier.documents import Ranges
 from tritier.errors import InputError, UsageError
 from tritier.graph import LoadedModel
 
-Inputs = ImageInputs | FileInputs
-
 
 def find_inputs(
     model: LoadedModel,
@@ -28,7 +27,7 @@ def find_inputs(
     data: list[Path] | None,
     limit: int | None,
     seed: int,
-) -> tuple[ImageInputs | FileInputs, str]:
+) -> tuple[Inputs, str]:
     """The inputs, and in words where they come from."""
     if bool(images) == bool(data):
         raise UsageError("give either --images with --preprocessing, or --data")

@@ -13,6 +13,7 @@ from tritier.cli.common import (
     JsonFlag,
     QuantizableOption,
     QuantizeLayerOption,
+    QuantizeTypeOption,
     parse_dims,
 )
 from tritier.cli.output import say, show_json, show_table, size_text
@@ -26,14 +27,7 @@ _NAMES_SHOWN = 5
 def inspect_command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX model.")],
     quantizable: QuantizableOption = DEFAULT_QUANTIZABLE,
-    quantize_type: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--quantize-type",
-            metavar="TYPE",
-            help="Operator among whose layers these are, Conv if left out; may be repeated.",
-        ),
-    ] = None,
+    quantize_type: QuantizeTypeOption = None,
     quantize_layer: QuantizeLayerOption = None,
     dim: DimOption = None,
     output: Annotated[

@@ -15,6 +15,7 @@ from tritier.cli.common import (
     JsonFlag,
     QuantizableOption,
     QuantizeLayerOption,
+    QuantizeTypeOption,
     parse_dims,
     workspace,
 )
@@ -96,14 +97,7 @@ def noise_command(
         ),
     ] = _DEFAULT_CALIBRATION,
     quantizable: QuantizableOption = DEFAULT_QUANTIZABLE,
-    quantize_type: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--quantize-type",
-            metavar="TYPE",
-            help="Operator among whose layers these are, Conv if left out; may be repeated.",
-        ),
-    ] = None,
+    quantize_type: QuantizeTypeOption = None,
     quantize_layer: QuantizeLayerOption = None,
     all_convs: Annotated[
         bool, typer.Option("--all-convs", help="All Conv layers, not the 12.")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from tritier.cli.common import load_servers
-from tritier.cli.inputs import Inputs, sizes_of_first
+from tritier.calibration import Inputs
+from tritier.cli.common import load_servers, named_servers
+from tritier.cli.inputs import sizes_of_first
 from tritier.cli.output import say
 from tritier.documents import Quantization
-from tritier.errors import InputError, UsageError, did_you_mean
+from tritier.errors import InputError, UsageError
 from tritier.graph import (
     LoadedModel,
     Quantizable,
@@ -41,13 +42,7 @@ def chosen_format(
         raise UsageError("give the format by --server or by options, not both")
     if servers is None or server is None:
         raise UsageError("--servers FILE and --server NAME go together")
-    spec = load_servers(servers)
-    if server not in spec.names:
-        raise InputError(
-            f"--server {server}: is not in the servers file{did_you_mean(server, spec.names)}; "
-            f"known are {', '.join(spec.names)}"
-        )
-    return spec.server(server).quantization
+    return named_servers(load_servers(servers), [server])[0].quantization
 
 
 def chosen_layers(

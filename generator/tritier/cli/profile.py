@@ -17,6 +17,7 @@ from tritier.cli.common import (
     QuantizeLayerOption,
     ServersOption,
     load_servers,
+    named_servers,
     parse_dims,
     workspace,
 )
@@ -25,11 +26,9 @@ from tritier.documents import (
     ComponentCheck,
     ModelProfile,
     Ranges,
-    Server,
-    ServersSpec,
     TimingProfile,
 )
-from tritier.errors import InputError, UsageError, did_you_mean
+from tritier.errors import InputError, UsageError
 from tritier.files import write_document_file
 from tritier.graph import (
     DEFAULT_QUANTIZABLE,
@@ -122,7 +121,7 @@ def profile_command(
         fresh,
     )
     spec = load_servers(servers)
-    chosen = _chosen(spec, server or [])
+    chosen = named_servers(spec, server or [])
     urls = server_urls(spec.model_copy(update={"servers": tuple(chosen)}),
                        workspace(context).running_lab())  # fmt: skip
     folder = output / request.profile.model.name
@@ -155,19 +154,6 @@ def _usable(model: LoadedModel, profile: ModelProfile, named: bool) -> ModelProf
     for reason in reasons:
         say(f"not quantized: {reason}")
     return found
-
-
-def _chosen(spec: ServersSpec, names: Sequence[str]) -> list[Server]:
-    unknown = [name for name in names if name not in spec.names]
-    if unknown:
-        raise InputError(
-            [
-                f"--server {name}: is not in the servers file{did_you_mean(name, spec.names)}; "
-                f"known are {', '.join(spec.names)}"
-                for name in unknown
-            ]
-        )
-    return [item for item in spec.servers if not names or item.name in names]
 
 
 def _refuse_existing(paths: Sequence[Path], force: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -32,6 +33,11 @@ class Ranges(Document):
         default=(), description="the files that were run, so that noise is measured on others"
     )
     ranges: dict[str, Range] = Field(description="tensor -> least and greatest value")
+
+    @property
+    def sha256(self) -> str:
+        """Of the document."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     @classmethod
     def cross_faults(cls, data: dict[str, Any]) -> list[str]:

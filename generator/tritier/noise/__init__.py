@@ -1,6 +1,13 @@
 """Quantization noise: measured exactly for a few subsets of layers, predicted for all others."""
 
-from tritier.noise.design import design, in_prefix_order, random_design, verification
+from tritier.noise.design import (
+    design,
+    in_prefix_order,
+    layers_of,
+    random_design,
+    subset_of,
+    verification,
+)
 from tritier.noise.executor import Executor, Program
 from tritier.noise.figures import figures, margin, predict
 from tritier.noise.fit import fit_squared
@@ -31,6 +38,7 @@ __all__ = [
     "fit_polynomial",
     "fit_squared",
     "in_prefix_order",
+    "layers_of",
     "load_metric",
     "margin",
     "measure_input",
@@ -39,5 +47,6 @@ __all__ = [
     "screen_input",
     "self_check",
     "settle",
+    "subset_of",
     "verification",
 ]

@@ -7,7 +7,7 @@ less: see decision 016. It has 33 subsets or so for 12 layers and 109 for 88.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -75,6 +75,16 @@ def random_design(count: int, number: int, seed: int) -> list[int]:
         if mask:
             found[mask] = None
     return list(found)
+
+
+def layers_of(layers: Sequence[str], mask: int) -> tuple[str, ...]:
+    """Names of the layers that are in a subset, in their order."""
+    return tuple(name for index, name in enumerate(layers) if mask >> index & 1)
+
+
+def subset_of(layers: Sequence[str], names: Iterable[str]) -> int:
+    """The subset that holds the layers of these names, each given once."""
+    return sum(1 << layers.index(name) for name in names)
 
 
 def in_prefix_order(subsets: Iterable[int], count: int) -> list[int]:

@@ -21,6 +21,7 @@ from tritier.divider import ModelQuantizer, QuantizedBody, in_order, uncut_model
 from tritier.documents import Quantization, Ranges
 from tritier.errors import InputError
 from tritier.graph import DTYPES, LayerGraph, LoadedModel, TensorInfo, infer_tensors
+from tritier.noise.design import layers_of
 from tritier.noise.pieces import ConstantKeys, Influence, Partition, Piece, piece_model
 from tritier.noise.sessions import Sessions, fused_tensors, open_session
 
@@ -94,7 +95,7 @@ class Executor:
 
     def names(self, subset: int) -> tuple[str, ...]:
         """The layers of a subset, in the model's order."""
-        return tuple(name for index, name in enumerate(self.layers) if subset >> index & 1)
+        return layers_of(self.layers, subset)
 
     def quantized_model(self, subset: int) -> onnx.ModelProto:
         """The whole model with these layers quantized, as a plan would have it."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tritier.calibration import Arrays
+from tritier.calibration.images import Array
 from tritier.errors import InputError
 from tritier.noise.executor import Executor, Program
 from tritier.noise.metrics import Metric, Score
@@ -64,7 +65,7 @@ def self_check(executor: Executor, subsets: Sequence[int], inputs: Arrays) -> fl
     return max(found.values())
 
 
-def _gap(whole: np.ndarray, parts: np.ndarray) -> float:  # type: ignore[type-arg]
+def _gap(whole: Array, parts: Array) -> float:
     if whole.shape != parts.shape or whole.dtype != parts.dtype:
         return math.inf
     if np.array_equal(whole, parts, equal_nan=whole.dtype.kind == "f"):

@@ -151,9 +151,13 @@ class Partition:
                 return self._group_of[maker.name]
             if node.output[0] not in self._outputs:
                 return None
-        fusible = self._kernels and node.op_type == "QuantizeLinear"
-        fusible = fusible and maker is not None and maker.name not in self._added
-        if fusible and maker is not None and self._is_fusible(maker):
+        if (
+            self._kernels
+            and node.op_type == "QuantizeLinear"
+            and maker is not None
+            and maker.name not in self._added
+            and self._is_fusible(maker)
+        ):
             return self._influence.on_layer[maker.name]
         while maker is not None and maker.name in self._added:  # of the pair itself, or before it
             source = maker.input[0]

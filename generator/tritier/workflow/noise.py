@@ -10,7 +10,7 @@ from typing import Literal
 
 import onnxruntime as ort
 
-from tritier.calibration import Arrays, FileInputs, ImageInputs, input_files
+from tritier.calibration import Arrays, Inputs, input_files
 from tritier.documents import (
     ExcludedLayer,
     InputFile,
@@ -24,7 +24,6 @@ from tritier.documents import (
     SelfCheck,
 )
 from tritier.errors import InputError, did_you_mean
-from tritier.files import sha256_bytes
 from tritier.graph import LayerGraph, LoadedModel, build_layer_graph
 from tritier.network.contact import timestamp
 from tritier.noise import (
@@ -51,7 +50,6 @@ DEFAULT_VERIFICATION = 20
 MOST_EXHAUSTIVE = 14
 _SCREENED_INPUTS = 3
 _SELF_CHECKED = 3
-Inputs = ImageInputs | FileInputs
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def measurer_of(noise: NoiseModel, request: NoiseRequest) -> Measurer:
     """Measures more choices of a noise model's layers, such as the pick of a plan, on the inputs of
     a request. Raises InputError when it was learned of another model, format, metric or ranges."""
     noise.check_model(request.model.sha256)
-    wanted = (request.settings, request.metric.name, _digest(request.ranges))
+    wanted = (request.settings, request.metric.name, request.ranges.sha256)
     found = (noise.settings.quantization, noise.settings.metric, noise.ranges_sha256)
     for what, own, other in zip(("format", "metric", "ranges"), found, wanted, strict=True):
         if own != other:
@@ -127,10 +125,6 @@ def measurer_of(noise: NoiseModel, request: NoiseRequest) -> Measurer:
     )
 
 
-def _digest(ranges: Ranges) -> str:
-    return sha256_bytes(ranges.to_json().encode())
-
-
 class _Learner:
     def __init__(self, request: NoiseRequest, report: Report) -> None:
         self._request = request
@@ -144,8 +138,9 @@ class _Learner:
         _check(request)
         files = input_files(request.inputs)
         _refuse_shared(files, request.ranges)
-        signals = self._signals()
-        executor, excluded = self._screened()
+        executor = self._executor(request.layers)
+        signals = self._signals(executor)
+        executor, excluded = self._screened(executor)
         executor, checked = self._self_checked(executor)
         measurer = Measurer(
             executor, request.metric, self._outputs, request.inputs, request.store, request.fresh,
@@ -160,10 +155,9 @@ class _Learner:
             request.kernels,
         )  # fmt: skip
 
-    def _signals(self) -> dict[str, OutputSignal]:
+    def _signals(self, executor: Executor) -> dict[str, OutputSignal]:
         """Of the float model's outputs; a model that is dead is refused."""
         self._report("the float model")
-        executor = self._executor(self._request.layers)
         program = executor.compile([0])
         meter = SignalMeter()
         for arrays in self._request.inputs:
@@ -175,10 +169,9 @@ class _Learner:
     def _chosen(self, outputs: Arrays) -> Arrays:
         return {name: outputs[name] for name in self._outputs}
 
-    def _screened(self) -> tuple[Executor, tuple[ExcludedLayer, ...]]:
+    def _screened(self, executor: Executor) -> tuple[Executor, tuple[ExcludedLayer, ...]]:
         """An executor for the layers that stay, and those that don't."""
         request = self._request
-        executor = self._executor(request.layers)
         if request.keep_sensitive:
             return executor, ()
         self._report(f"each of {len(request.layers)} layers alone")
@@ -244,7 +237,7 @@ class _Learner:
             excluded=excluded,
             outputs=fit_outputs(settings, request.metric.power, layers, measured, signals),
             measured=measured,
-            ranges_sha256=_digest(request.ranges),
+            ranges_sha256=request.ranges.sha256,
             calibration=request.ranges.inputs,
             inputs=files,
             self_check=checked,

@@ -13,7 +13,15 @@ from tritier.documents import (
     OutputSignal,
 )
 from tritier.errors import CheckFailed, InputError
-from tritier.noise import figures, fit_polynomial, fit_squared, margin, predict
+from tritier.noise import (
+    figures,
+    fit_polynomial,
+    fit_squared,
+    layers_of,
+    margin,
+    predict,
+    subset_of,
+)
 from tritier.noise.settle import RUNS, SLACK, Candidate, Settled, settle
 
 # Fewer verification subsets give no margin of 95 % coverage.
@@ -29,8 +37,7 @@ def fit_outputs(
 ) -> tuple[OutputNoise, ...]:
     """Fitted to the subsets of the design and to picks; margin and held-out figures come from the
     verification subsets. `power` is the metric's."""
-    index = {name: number for number, name in enumerate(layers)}
-    masks = [(sum(1 << index[name] for name in item.layers), item) for item in measured]
+    masks = [(subset_of(layers, item.layers), item) for item in measured]
     found = []
     for output in measured[0].noise:
         fitted = {mask: x.noise[output] for mask, x in masks if x.use != "verification"}
@@ -64,7 +71,7 @@ def _fit_output(
         output=output,
         power=1 if power == 1 else 2,
         constant=constant,
-        terms=tuple(NoiseTerm(layers=_names(layers, k), value=v) for k, v in terms.items()),
+        terms=tuple(NoiseTerm(layers=layers_of(layers, k), value=v) for k, v in terms.items()),
         margin=_margin(fitted, held, predicted, count),
         signal=signal,
         fitted=figures(fitted, predicted),
@@ -138,7 +145,7 @@ def settle_pick(
 
     def measured(subset: int) -> float:
         found = dict(measure(subset))
-        names = _names(noise.layers, subset)
+        names = layers_of(noise.layers, subset)
         added.append(MeasuredSubset(layers=names, use="pick", noise=found, inputs=inputs))
         return share(found)
 
@@ -154,11 +161,7 @@ def settle_pick(
 def _known(noise: NoiseModel, inputs: int) -> dict[int, dict[str, float]]:
     """Subset -> noise that was measured on so many inputs."""
     return {
-        sum(1 << noise.layers.index(name) for name in item.layers): item.noise
+        subset_of(noise.layers, item.layers): item.noise
         for item in noise.measured
         if item.inputs >= inputs and not item.scaled
     }
-
-
-def _names(layers: Sequence[str], subset: int) -> tuple[str, ...]:
-    return tuple(name for index, name in enumerate(layers) if subset >> index & 1)

@@ -15,7 +15,7 @@ from typing import Any
 import onnxruntime as ort
 from joblib import Parallel, delayed
 
-from tritier.calibration import Arrays, FileInputs, ImageInputs, calibrate, input_files
+from tritier.calibration import Arrays, Inputs, calibrate, input_files
 from tritier.documents import Ranges
 from tritier.files import sha256_bytes
 from tritier.graph import LoadedModel
@@ -51,7 +51,7 @@ class Measurer:
     executor: Executor
     metric: Metric
     outputs: tuple[str, ...]
-    inputs: ImageInputs | FileInputs
+    inputs: Inputs
     store: Path
     fresh: bool = False
     jobs: int = 1
@@ -60,6 +60,7 @@ class Measurer:
 
     def __post_init__(self) -> None:
         self._store = Store(self.store, self.fresh)
+        self._ranges_sha256 = self.executor.ranges.sha256  # of a long document: once
         self._every = (1 << len(self.executor.layers)) - 1
 
     def means(
@@ -170,7 +171,7 @@ class Measurer:
             "what": "noise",
             "model": executor.model.sha256,
             "layers": list(executor.layers),
-            "ranges": sha256_bytes(executor.ranges.to_json().encode()),
+            "ranges": self._ranges_sha256,
             "settings": executor.settings.model_dump(),
             "kernels": executor.kernels,
             "memoise": executor.memoise,
@@ -192,7 +193,7 @@ class Measurer:
 
 def stored_ranges(
     model: LoadedModel,
-    inputs: ImageInputs | FileInputs,
+    inputs: Inputs,
     source: str,
     store: Path,
     fresh: bool,
