@@ -13,9 +13,9 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
-# Without real servers: seconds instead of minutes.
+# Without real servers: seconds instead of minutes, on all cores.
 unit: $(STAMP)
-	$(BIN)/python -m pytest tests/unit tests/property tests/golden
+	$(BIN)/python -m pytest -n auto --dist worksteal tests/unit tests/property tests/golden
 
 check: $(STAMP)
 	$(BIN)/ruff check .

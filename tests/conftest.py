@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 from hypothesis import Phase, settings
 
 # Same examples everywhere, so that a red test stays red until its cause is gone.
@@ -14,3 +16,13 @@ settings.register_profile(
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
 )
 settings.load_profile("tritier")
+
+
+def pytest_collection_finish() -> None:
+    """Take what is imported by now out of the garbage collector's sight.
+
+    Models are folded thousands of times, with a collection after each, and a collection of all
+    that the libraries hold takes longer than most tests.
+    """
+    gc.collect()
+    gc.freeze()
