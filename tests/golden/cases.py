@@ -1,9 +1,10 @@
 """What the golden files must hold, made anew from `input/` and `bad/`.
 
 Golden are: the generated tree of each case (`expected/`), the message of each bad input
-(`bad/*/error.txt`, `expected/bad_models.txt`) and the JSON schemas of the documents
-(`docs/schemas/`). Nothing in them depends on the machine: the layers are elementwise, so that even
-the trial of a batch is exact everywhere.
+(`bad/*/error.txt`, `expected/bad_models.txt`), the program of a tiny placement problem
+(`expected/planner_tiny.lp`) and the JSON schemas of the documents (`docs/schemas/`). Nothing in
+them depends on the machine: the layers are elementwise, so that even the trial of a batch is exact
+everywhere.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import onnx.parser
 
-from tests.golden import bad_models
+from tests.golden import bad_models, planner_model
 from tritier import documents
 from tritier.documents import (
     Assignment,
@@ -62,6 +63,7 @@ def golden() -> dict[str, bytes]:
     for folder in sorted(BAD.iterdir()):
         files[f"tests/golden/bad/{folder.name}/error.txt"] = error_of(folder).encode() + b"\n"
     files["tests/golden/expected/bad_models.txt"] = bad_models.messages().encode()
+    files["tests/golden/expected/planner_tiny.lp"] = planner_model.text().encode()
     for name, document in SCHEMAS.items():
         files[f"docs/schemas/{name}.json"] = _pretty(document.model_json_schema())
     return files

@@ -41,10 +41,10 @@ ALLOWED = {
     "demo": WORKFLOW | {"workflow"},
     "cli": WORKFLOW | {"workflow", "demo", "vision"},
 }
-# What the planner may use of all else: nothing that reads, writes or talks.
+# What the planner may use of all else: nothing that reads, writes or talks; a clock for limits.
 PURE = {
-    "__future__", "collections", "dataclasses", "enum", "fnmatch", "functools", "heapq",
-    "itertools", "math", "networkx", "numpy", "operator", "pulp", "re", "typing",
+    "__future__", "collections", "contextlib", "dataclasses", "enum", "fnmatch", "functools",
+    "heapq", "itertools", "math", "networkx", "numpy", "operator", "pulp", "re", "time", "typing",
 }  # fmt: skip
 OPENERS = {"open", "print", "input", "exec", "eval", "__import__"}
 

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
 
 from tritier.cli.common import (
+    DimOption,
     DryRunFlag,
     ForceFlag,
     JsonFlag,
     ServersOption,
     load_servers,
+    parse_dims,
     workspace,
 )
-from tritier.cli.output import say, show_json, show_table, size_text
-from tritier.documents import Assignment, Codec, Plan, Ranges
+from tritier.cli.output import progress, say, show_json, show_table, size_text
+from tritier.cli.plan_show import show_report
+from tritier.cli.plan_solve import SolveOptions, solve_plan
+from tritier.cli.ranges import DataOption, ImagesOption, PreprocessingOption
+from tritier.documents import Assignment, Codec, Plan, PlanReport, Ranges, ServersSpec
 from tritier.errors import InputError, UsageError
 from tritier.files import write_document_file
-from tritier.graph import load_model
+from tritier.graph import LoadedModel, load_model
 from tritier.workflow import plan_from_assignment, remember
 
 
@@ -28,8 +34,142 @@ def plan_command(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="The ONNX model.")],
     servers: ServersOption,
     assignment: Annotated[
-        Path, typer.Option("--assignment", help="Layers and their servers (YAML or JSON).")
-    ],
+        Path | None,
+        typer.Option("--assignment", help="Layers and their servers (YAML or JSON), by hand."),
+    ] = None,
+    timing: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--timing",
+            metavar="FILE-OR-FOLDER",
+            help="Timing profiles, from `tritier profile`: the planner places the layers.",
+        ),
+    ] = None,
+    network: Annotated[
+        Path | None,
+        typer.Option("--network", help="Measured links, from `tritier monitor`."),
+    ] = None,
+    noise: Annotated[
+        list[Path] | None,
+        typer.Option("--noise", help="Noise model, from `tritier noise`; may be repeated."),
+    ] = None,
+    max_noise: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--max-noise",
+            metavar="[OUTPUT=]X",
+            help="Most noise of an output, or of all, with its margin; may be repeated.",
+        ),
+    ] = None,
+    unlimited_noise: Annotated[
+        bool, typer.Option("--unlimited-noise", help="Quantize whatever gains.")
+    ] = False,
+    images: ImagesOption = None,
+    preprocessing: PreprocessingOption = None,
+    data: DataOption = None,
+    noise_runs: Annotated[
+        int,
+        typer.Option(
+            "--noise-runs",
+            metavar="N",
+            min=1,
+            help="With --images or --data, those of the noise model: measure the noise of the "
+            "choice, of at most N.",
+        ),
+    ] = 6,
+    objective: Annotated[
+        str,
+        typer.Option("--objective", help="latency, energy, weighted, throughput or makespan."),
+    ] = "latency",
+    latency_weight: Annotated[
+        float,
+        typer.Option("--latency-weight", min=0, max=1, help="Of latency, for weighted."),
+    ] = 0.5,
+    device_energy: Annotated[
+        float | None,
+        typer.Option("--device-energy", metavar="JOULE", min=0, help="Limit of the entry."),
+    ] = None,
+    server_energy: Annotated[
+        list[str] | None,
+        typer.Option("--server-energy", metavar="NAME=JOULE", help="Limit of a server."),
+    ] = None,
+    energy: Annotated[
+        float | None,
+        typer.Option("--energy", metavar="JOULE", min=0, help="Limit of all servers together."),
+    ] = None,
+    max_latency: Annotated[
+        float | None,
+        typer.Option("--max-latency", metavar="MS", min=0, help="Limit of the sum of all times."),
+    ] = None,
+    memory: Annotated[
+        list[str] | None,
+        typer.Option("--memory", metavar="NAME=MIB", help="Instead of memory_mib of a server."),
+    ] = None,
+    pin: Annotated[
+        list[str] | None,
+        typer.Option("--pin", metavar="LAYER=SERVER", help="Name or pattern; may be repeated."),
+    ] = None,
+    forbid: Annotated[
+        list[str] | None,
+        typer.Option("--forbid", metavar="LAYER=SERVER", help="Name or pattern; not there."),
+    ] = None,
+    keep_local: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--keep-local",
+            metavar="TENSOR",
+            help="Must not leave the server where it is made, e.g. the model's input.",
+        ),
+    ] = None,
+    close_link: Annotated[
+        list[str] | None,
+        typer.Option("--close-link", metavar="FROM:TO", help="No tensor may go there."),
+    ] = None,
+    allow_wire: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-wire",
+            metavar="[FROM:TO=]CODEC",
+            help="fp16, or int8 for tensors named by --int8-tensor, where it is faster.",
+        ),
+    ] = None,
+    int8_tensor: Annotated[
+        list[str] | None,
+        typer.Option("--int8-tensor", metavar="TENSOR", help="May cross in int8; not in noise."),
+    ] = None,
+    int8_everywhere: Annotated[
+        bool, typer.Option("--int8-everywhere", help="Also where it does not gain time (R7).")
+    ] = False,
+    max_components: Annotated[
+        int | None, typer.Option("--max-components", metavar="N", min=1, help="At most so many.")
+    ] = None,
+    pareto: Annotated[
+        int | None,
+        typer.Option(
+            "--pareto",
+            metavar="N",
+            min=0,
+            help="Also show all best compromises of latency and energy, and N between them.",
+        ),
+    ] = None,
+    solver: Annotated[
+        str,
+        typer.Option("--solver", help="auto, or an integer program by HiGHS, CBC, ... (PuLP)."),
+    ] = "auto",
+    formulation: Annotated[
+        str,
+        typer.Option("--formulation", help="Of the integer program: labels, or thesis (slow)."),
+    ] = "labels",
+    time_limit: Annotated[
+        float, typer.Option("--time-limit", metavar="S", min=0.1, help="Of a search.")
+    ] = 60.0,
+    explain: Annotated[
+        bool,
+        typer.Option("--explain/--no-explain", help="Solve other plans and better links, too."),
+    ] = True,
+    report: Annotated[
+        Path | None, typer.Option("--report", help="Where to write the planning report (JSON).")
+    ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the plan.")] = Path(
         "plan.json"
     ),
@@ -43,17 +183,26 @@ def plan_command(
     ] = None,
     quantize: Annotated[
         list[str] | None,
-        typer.Option("--quantize", help="Layer to quantize, name or pattern; may be repeated."),
+        typer.Option("--quantize", help="With --assignment: layer to quantize, name or pattern."),
     ] = None,
     wire_codec: Annotated[
         str | None,
-        typer.Option("--wire-codec", help="How floats cross links: as_is, fp16, int8 or uint8."),
+        typer.Option("--wire-codec", help="With --assignment: as_is, fp16, int8 or uint8."),
     ] = None,
+    dim: DimOption = None,
     force: ForceFlag = False,
     dry_run: DryRunFlag = False,
     json: JsonFlag = False,
 ) -> None:
-    """Make a plan from a model and an assignment of its layers to servers.
+    """Find the best plan, or make one from an assignment of layers to servers.
+
+    With timing profiles, the planner places every layer and chooses those that compute in int8, and
+    explains: baselines, limits, what better links would bring.
+
+    \b
+    Example:
+        tritier plan model.onnx --servers servers.yaml --timing profiles/model \\
+            --network network.json -o plan.json
 
     The assignment maps layer names or patterns to servers:
 
@@ -69,22 +218,106 @@ def plan_command(
     Example:
         tritier plan model.onnx --assignment split.yaml --servers servers.yaml -o plan.json
     """
+    options = SolveOptions(
+        timing=tuple(timing or ()), network=network, noise=tuple(noise or ()),
+        max_noise=tuple(max_noise or ()), unlimited_noise=unlimited_noise, objective=objective,
+        latency_weight=latency_weight, device_energy=device_energy,
+        server_energy=tuple(server_energy or ()), energy=energy, max_latency=max_latency,
+        memory=tuple(memory or ()), pin=tuple(pin or ()), forbid=tuple(forbid or ()),
+        keep_local=tuple(keep_local or ()), close_link=tuple(close_link or ()),
+        allow_wire=tuple(allow_wire or ()), int8_tensor=tuple(int8_tensor or ()),
+        int8_everywhere=int8_everywhere, max_components=max_components, pareto=pareto,
+        solver=solver, formulation=formulation, time_limit=time_limit, explain=explain,
+        images=tuple(images or ()), preprocessing=preprocessing, data=tuple(data or ()),
+        noise_runs=noise_runs, dims=parse_dims(dim),
+    )  # fmt: skip
+    _check_options(options, assignment, quantize, wire_codec, report)
     loaded = load_model(model)
     spec = load_servers(servers)
-    try:
-        wanted = _with_options(Assignment.load(assignment), quantize, wire_codec)
-        measured = None if ranges is None else Ranges.load(ranges)
-        plan = plan_from_assignment(loaded, wanted, spec, name, measured)
-    except InputError as error:  # what the assignment asks for and the model can't do
-        raise InputError(error.faults, error.source or str(assignment)) from None
+    measured = None if ranges is None else Ranges.load(ranges)
+    found: PlanReport | None = None
+    if assignment is not None:
+        plan = _assigned(loaded, assignment, spec, name, measured, quantize, wire_codec)
+    else:
+        store = workspace(context).folder / "noise"
+        with progress("planning") as tell:
+            planned = solve_plan(loaded, spec, measured, name, options, store, tell)
+        plan, found = planned.plan, planned.report
     if not dry_run:
-        write_document_file(output, plan.to_json(), force)
+        _write(output, plan, report, found, force)
         remember(workspace(context).pool, plan, loaded)
         say(f"plan {plan.id} written to {output}")
     if json:
-        show_json(plan.model_dump(mode="json", by_alias=True, exclude_none=True))
+        data_of_plan = plan.model_dump(mode="json", by_alias=True, exclude_none=True)
+        show_json(data_of_plan if found is None else {
+            "plan": data_of_plan,
+            "report": found.model_dump(mode="json", by_alias=True, exclude_none=True),
+        })  # fmt: skip
     else:
         show_plan(plan)
+        if found is not None:
+            show_report(found)
+
+
+def _write(
+    output: Path, plan: Plan, report: Path | None, found: PlanReport | None, force: bool
+) -> None:
+    """Both files, or none: the report is checked before the plan is written."""
+    if report is not None and found is not None:
+        if report.exists() and not force:
+            raise InputError("exists already: pass --force to replace it", str(report))
+        write_document_file(output, plan.to_json(), force)
+        write_document_file(report, found.to_json(), force)
+    else:
+        write_document_file(output, plan.to_json(), force)
+
+
+def _check_options(
+    options: SolveOptions,
+    assignment: Path | None,
+    quantize: list[str] | None,
+    wire_codec: str | None,
+    report: Path | None,
+) -> None:
+    """Either by hand or solved; options of the other kind would be silently without effect."""
+    if (assignment is None) == (not options.timing):
+        raise UsageError(
+            "give either --timing profiles, for the planner to place the layers, or an --assignment"
+        )
+    if assignment is None and (quantize or wire_codec):
+        raise UsageError(
+            "--quantize and --wire-codec go with --assignment; the planner chooses layers within "
+            "--max-noise and wires within --allow-wire"
+        )
+    if assignment is not None:
+        stated = SolveOptions(dims=options.dims)
+        given = [
+            "--" + f.name.replace("_", "-")
+            for f in dataclasses.fields(SolveOptions)
+            if getattr(options, f.name) != getattr(stated, f.name)
+        ]
+        given += ["--report"] if report is not None else []
+        if given:
+            raise UsageError(
+                f"{', '.join(given)} is for the planner, with --timing; an --assignment is taken "
+                "as it is"
+            )
+
+
+def _assigned(
+    model: LoadedModel,
+    assignment: Path,
+    servers: ServersSpec,
+    name: str | None,
+    ranges: Ranges | None,
+    quantize: list[str] | None,
+    wire_codec: str | None,
+) -> Plan:
+    try:
+        wanted = _with_options(Assignment.load(assignment), quantize, wire_codec)
+        return plan_from_assignment(model, wanted, servers, name, ranges)
+    except InputError as error:  # what the assignment asks for and the model can't do
+        raise InputError(error.faults, error.source or str(assignment)) from None
 
 
 def _with_options(

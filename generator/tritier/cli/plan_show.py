@@ -1,0 +1,118 @@
+"""The planning report on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tritier.cli.output import say, show_table, size_text
+from tritier.documents import PlanFigures, PlanReport
+
+_HEAD = ["latency ms", "sum ms", "energy J", "components", "int8 layers"]
+
+
+def show_report(report: PlanReport) -> None:
+    """What was found, what else there is, and what would help."""
+    _show_summary(report)
+    _show_shares(report)
+    _show_limits(report)
+    _show_comparison(report)
+    _show_gains(report)
+    _show_front(report)
+    for warning in report.warnings:
+        say(f"warning: {warning}")
+
+
+def _show_summary(report: PlanReport) -> None:
+    figures = report.figures
+    chosen = [item.what for item in report.baselines if item.chosen]
+    if chosen:
+        say(f"nothing is better than a baseline: the plan is '{chosen[0]}'")
+    say(f"{report.objective}: {report.status} ({report.method}), gap {report.gap:.2g}, "
+        f"solved in {report.solve_s:.2f} s")  # fmt: skip
+    say(
+        f"predicted: {figures.latency_ms:.4g} ms simulated, {figures.sum_ms:.4g} ms if all times "
+        f"are added up, {figures.energy_joule:.4g} J"
+    )
+    for name, noise in report.measured_noise.items():
+        say(f"noise of {name}: {noise:.4g}, measured ({report.noise_runs} choices were)")
+    if not report.measured_noise:
+        for name, noise in figures.noise.items():
+            say(f"noise of {name}: {noise:.4g}, predicted, without its margin")
+    for item in report.throughput:
+        say(
+            f"predicted for {item.concurrency} at once: {item.infer_per_s:.4g} infer/s, "
+            f"{item.latency_ms:.4g} ms"
+        )
+
+
+def _show_shares(report: PlanReport) -> None:
+    show_table(
+        "where the time goes: servers",
+        ["server", "layers", "components", "compute ms", "energy J", "memory"],
+        [
+            (x.server, x.layers, x.components, f"{x.compute_ms:.4g}", f"{x.energy_joule:.4g}",
+             size_text(x.memory_bytes))
+            for x in report.servers
+        ],
+    )  # fmt: skip
+    if report.links:
+        show_table(
+            "where the time goes: links",
+            ["from", "to", "tensors", "size", "ms"],
+            [
+                (x.source, x.target, x.tensors, size_text(x.bytes), f"{x.transfer_ms:.4g}")
+                for x in report.links
+            ],
+        )
+
+
+def _show_limits(report: PlanReport) -> None:
+    if report.limits:
+        show_table(
+            "limits",
+            ["limit", "used", "of", "unit", ""],
+            [
+                (x.what, f"{x.used:.4g}", f"{x.limit:.4g}", x.unit, "binding" if x.binding else "")
+                for x in report.limits
+            ],
+        )
+
+
+def _show_comparison(report: PlanReport) -> None:
+    rows: list[Sequence[object]] = [("this plan", *_cells(report.figures), "")]
+    for item in report.baselines:
+        note = "is the plan" if item.chosen else "; ".join(item.broken)
+        rows.append((item.what, *_cells(item.figures), note))
+    rows += [(item.what, *_cells(item.figures), "") for item in report.alternatives]
+    show_table("compared with", ["plan", *_HEAD, ""], rows)
+
+
+def _show_gains(report: PlanReport) -> None:
+    if report.gains:
+        show_table(
+            "what changes would bring (solved again)",
+            ["change", "sum ms", "energy J"],
+            [(x.what, f"{x.sum_ms:+.4g}", f"{x.energy_joule:+.4g}") for x in report.gains],
+        )
+
+
+def _show_front(report: PlanReport) -> None:
+    if report.front:
+        show_table(
+            "best compromises of latency and energy",
+            [*_HEAD, ""],
+            [
+                (*_cells(item.figures), "" if item.supported else "between weights")
+                for item in report.front
+            ],
+        )
+
+
+def _cells(figures: PlanFigures) -> tuple[object, ...]:
+    return (
+        f"{figures.latency_ms:.4g}",
+        f"{figures.sum_ms:.4g}",
+        f"{figures.energy_joule:.4g}",
+        figures.components,
+        figures.quantized_layers,
+    )

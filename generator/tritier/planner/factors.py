@@ -1,0 +1,192 @@
+"""The placement problem as a sum of small tables, one per layer and one per tensor.
+
+A variable is a layer with more than one label. A tensor makes a table over its source and its
+consumers. One with many consumers would make a huge table: it is told instead as a chain of states,
+each of which says where the tensor is needed so far.
+
+What a table costs is linear in the worth of a millisecond on each server: tables hold times, all in
+one long array, which is multiplied when the worth is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+
+from tritier.planner.problem import Floats, Problem
+
+Ints = npt.NDArray[np.int64]
+# Consumers that a table holds beside its source; a tensor with more becomes a chain of states.
+WIDEST = 4
+Label = tuple[int, bool]
+
+
+@dataclass(frozen=True, eq=False)
+class Factor:
+    """A table over variables: `size` numbers from `start` in the long array."""
+
+    scope: tuple[int, ...]
+    start: int
+    size: int
+    shape: tuple[int, ...]
+    bit: int | None = None  # of the quantizable layer whose label alone it is about
+
+
+@dataclass(frozen=True, eq=False)
+class Worth:
+    """What is paid on each server, [k]: per millisecond of computing and of sending, per byte of
+    weights; and for each quantizable layer that is quantized, [bits]."""
+
+    compute: Floats
+    send: Floats
+    held: Floats
+    fees: Floats
+
+
+class Factors:
+    """All tables of a problem. `domains` has the number of labels of each layer and, after, state.
+
+    A number of the long array costs `time` x the worth of a millisecond on its server, plus `held`
+    x the worth of a byte there; it is infinite where `forbidden`.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.labels = problem.labels
+        self.domains = [len(labels) for labels in self.labels]
+        self.factors: list[Factor] = []
+        self._time: list[Floats] = []
+        self._held: list[Floats] = []
+        self._server: list[Ints] = []
+        self._length = 0
+        self._layers(problem)
+        self._computing = self._length
+        self._tensors(problem)
+        self.time = np.concatenate(self._time)
+        self.held = np.concatenate(self._held)
+        self.server = np.concatenate(self._server)
+        self.forbidden = ~np.isfinite(self.time)
+        self.time = np.where(self.forbidden, 0.0, self.time)
+        self.any_forbidden = bool(self.forbidden.any())
+
+    def costs(self, worths: Sequence[Worth]) -> Floats:
+        """The long array for each worth; [worths, size]."""
+        split = self._computing
+        found = np.empty((len(worths), self._length))
+        for row, worth in zip(found, worths, strict=True):
+            row[:split] = self.time[:split] * worth.compute[self.server[:split]]
+            row[:split] += self.held * worth.held[self.server[:split]]
+            row[split:] = self.time[split:] * worth.send[self.server[split:]]
+        if self.any_forbidden:
+            found[:, self.forbidden] = np.inf
+        return found
+
+    def _layers(self, problem: Problem) -> None:
+        for layer, labels in enumerate(self.labels):
+            servers = np.array([server for server, _ in labels], dtype=np.int64)
+            modes = np.array([mode for _, mode in labels], dtype=bool)
+            times = np.where(
+                modes, problem.int8_ms[layer, servers], problem.float_ms[layer, servers]
+            )
+            held = np.where(
+                modes, problem.int8_bytes[layer, servers], problem.float_bytes[layer, servers]
+            )
+            self._held.append(held)
+            self._add((layer,), times, servers, problem.bit_of.get(layer))
+
+    def _tensors(self, problem: Problem) -> None:
+        alike: dict[tuple[object, ...], list[int]] = {}
+        for index, flow in enumerate(problem.flows):
+            if len(flow.consumers) > WIDEST:
+                self._chain(problem, index)
+                continue
+            members = (flow.source, *flow.consumers)
+            places = tuple(members.index(layer) for layer in flow.coded_by)
+            key = (places, *(self.labels[layer] for layer in members))
+            alike.setdefault(key, []).append(index)
+        for indices in alike.values():
+            self._direct(problem, indices)
+
+    def _direct(self, problem: Problem, indices: list[int]) -> None:
+        """Tables of tensors whose sources and consumers have the same labels."""
+        first = problem.flows[indices[0]]
+        members = (first.source, *first.consumers)
+        places = [members.index(layer) for layer in first.coded_by]
+        grid = np.indices([len(self.labels[layer]) for layer in members]).reshape(len(members), -1)
+        servers = [
+            np.array([server for server, _ in self.labels[layer]], dtype=np.int64)[choice]
+            for layer, choice in zip(members, grid, strict=True)
+        ]
+        coded = np.zeros(grid.shape[1], dtype=bool)
+        for place in places:
+            modes = np.array([mode for _, mode in self.labels[members[place]]], dtype=bool)
+            coded |= modes[grid[place]]
+        source = servers[0]
+        total = np.zeros((len(indices), grid.shape[1]))
+        for target in range(len(problem.servers)):
+            needed = np.zeros(grid.shape[1], dtype=bool)
+            for server in servers[1:]:
+                needed |= server == target
+            needed &= source != target
+            times = problem.transfer_ms[indices][:, source, target]
+            if places:
+                small = problem.coded_ms[indices][:, source, target]
+                times = np.where(coded, small, times)
+            total += np.where(needed, times, 0.0)
+        for row, index in zip(total, indices, strict=True):
+            flow = problem.flows[index]
+            self._add((flow.source, *flow.consumers), row, source)
+
+    def _chain(self, problem: Problem, index: int) -> None:
+        """States between the consumers: (label of the source, servers in need, in 8 bits)."""
+        flow = problem.flows[index]
+        count = len(problem.servers)
+        starts = self.labels[flow.source]
+        bits = (False, True) if flow.coded_by else (False,)
+        states = list(product(range(len(starts)), range(1 << count), bits))
+        number = {state: i for i, state in enumerate(states)}
+
+        def after(state: tuple[int, int, bool], layer: int, label: Label) -> tuple[int, int, bool]:
+            needed = state[1] | (1 << label[0] if label[0] != starts[state[0]][0] else 0)
+            return state[0], needed, state[2] or (layer in flow.coded_by and label[1])
+
+        before: list[tuple[int, int, bool]] = [
+            (i, 0, flow.source in flow.coded_by and label[1]) for i, label in enumerate(starts)
+        ]
+        variable = flow.source
+        for layer in flow.consumers[:-1]:
+            labels = self.labels[layer]
+            table = np.full((len(before), len(labels), len(states)), np.inf)
+            for (i, state), (j, label) in product(enumerate(before), enumerate(labels)):
+                table[i, j, number[after(state, layer, label)]] = 0.0
+            self.domains.append(len(states))
+            state_variable = len(self.domains) - 1
+            zeros = np.zeros(table.size, dtype=np.int64)
+            self._add((variable, layer, state_variable), table.ravel(), zeros)
+            variable, before = state_variable, states
+        layer = flow.consumers[-1]
+        rows = [
+            self._passage(problem, index, after(state, layer, label))
+            for state, label in product(before, self.labels[layer])
+        ]
+        sources = [starts[state[0]][0] for state in before for _ in self.labels[layer]]
+        self._add((variable, layer), np.array(rows), np.array(sources, dtype=np.int64))
+
+    def _passage(self, problem: Problem, index: int, state: tuple[int, int, bool]) -> float:
+        source = self.labels[problem.flows[index].source][state[0]][0]
+        times = (problem.coded_ms if state[2] else problem.transfer_ms)[index, source]
+        return float(sum(times[k] for k in range(len(times)) if state[1] >> k & 1))
+
+    def _add(
+        self, scope: Sequence[int], times: Floats, servers: Ints, bit: int | None = None
+    ) -> None:
+        """A table; variables of one label only are left out of its scope."""
+        free = tuple(v for v in scope if self.domains[v] > 1)
+        shape = tuple(self.domains[v] for v in free)
+        self.factors.append(Factor(free, self._length, len(times), shape, bit))
+        self._time.append(times)
+        self._server.append(servers)
+        self._length += len(times)

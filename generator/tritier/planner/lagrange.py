@@ -1,0 +1,128 @@
+"""Prices on limits: the dearer a limit is made, the less of it the cheapest placement uses.
+
+For any prices, the cheapest placement minus what the limits are worth is a lower bound of all
+that keep them; the highest bound is found by cutting planes (Kelley). Placements met on the way
+that keep the limits are candidates.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from tritier.planner.elimination import Choice, Elimination
+from tritier.planner.evaluate import Costs, evaluate, violations
+from tritier.planner.factors import Label
+from tritier.planner.marginals import min_marginals
+from tritier.planner.prices import highest_prices
+from tritier.planner.problem import Placement, Problem, Weights
+from tritier.planner.rows import Row, worth_of
+from tritier.planner.solution import GAP, Solution, Status, finished, without
+
+ROUNDS = 60
+# Prices above the best: what breaks a limit at the best prices may keep it at higher ones.
+HIGHER = (1.02, 1.1, 1.3, 2.0, 5.0)
+METHOD = "elimination with prices"
+
+
+class Priced:
+    """The search for prices, with the best bound and the best placement so far."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        elimination: Elimination,
+        weights: Weights,
+        rows: Sequence[Row],
+        roots: Sequence[Choice],
+    ) -> None:
+        self._problem, self._elimination, self._weights = problem, elimination, weights
+        self._rows, self._roots = list(rows), list(roots)
+        self._cuts: list[tuple[float, list[float]]] = []
+        self._prices = [0.0] * len(self._rows)
+        self._infeasible = False
+        self.bound = -math.inf
+        self._best: tuple[float, Placement, Costs] | None = None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be better than the best, or nothing at all is possible."""
+        if self._infeasible:
+            return True
+        return self._best is not None and self.solution().status is Status.OPTIMAL
+
+    def solution(self) -> Solution:
+        """The best so far."""
+        if self._best is None:
+            status = Status.INFEASIBLE if self._infeasible else Status.UNKNOWN
+            return without(self.bound, METHOD, status)
+        value, placement, costs = self._best
+        return finished(placement, costs, value, self.bound, METHOD)
+
+    def raise_prices(self, deadline: float) -> None:
+        """Until the bound is the highest, or a placement reaches it."""
+        prices = self._prices
+        for _ in range(ROUNDS):
+            if not self._look(prices) or self.is_closed or time.monotonic() > deadline:
+                break
+            # a price beyond all sense means that a limit can't be kept: the program will prove it
+            most = 1e4 * max(abs(self._cuts[0][0]), 1e-6)
+            prices, expected = highest_prices(self._cuts, most)
+            if expected - self.bound <= GAP * max(abs(expected), 1e-9):
+                break
+        if not self.is_closed:
+            for factor in HIGHER:
+                if time.monotonic() < deadline:
+                    self._look([factor * price for price in self._prices])
+
+    def left(self) -> tuple[list[tuple[Label, ...]], list[Choice]]:
+        """The labels of each layer, and the sets of layers, that something better may use."""
+        worth = worth_of(self._problem, self._weights, self._rows, self._prices)
+        offset = self._worth_of_limits(self._prices)
+        most = math.inf if self._best is None else self._best[0]
+        most += 1e-9 * abs(most) + 1e-12 if math.isfinite(most) else 0.0
+        values = self._elimination.values([worth], self._roots)[0] - offset
+        choices = [
+            c for c, value in zip(self._roots, values.tolist(), strict=True) if value <= most
+        ]
+        labels = list(self._problem.labels)
+        for layer, costs in min_marginals(self._elimination, worth, choices).items():
+            kept = np.flatnonzero(costs - offset <= most)
+            labels[layer] = tuple(labels[layer][int(i)] for i in kept)
+        return labels, choices
+
+    def _look(self, prices: list[float]) -> bool:
+        """Solve for prices; False if no placement is possible at all."""
+        worth = worth_of(self._problem, self._weights, self._rows, prices)
+        values = self._elimination.values([worth], self._roots)[0]
+        first = int(values.argmin())
+        if not math.isfinite(values[first]):
+            self._infeasible, self.bound = True, math.inf
+            return False
+        bound = float(values[first]) - self._worth_of_limits(prices)
+        if bound > self.bound:
+            self.bound, self._prices = bound, list(prices)
+        for choice in np.argsort(values)[:3]:
+            done = self._elimination.run([worth], [self._roots[int(choice)]])
+            placement = self._elimination.labels(done)
+            costs = self._try(placement)
+            if choice == first:
+                excess = [row.excess(placement, costs) for row in self._rows]
+                self._cuts.append((costs.value(self._weights), excess))
+        return True
+
+    def _try(self, placement: Placement) -> Costs:
+        costs = evaluate(self._problem, placement)
+        value = costs.value(self._weights)
+        better = self._best is None or value < self._best[0]
+        if better and not violations(self._problem, placement, costs):
+            self._best = (value, placement, costs)
+        return costs
+
+    def _worth_of_limits(self, prices: Sequence[float]) -> float:
+        return math.fsum(
+            price * row.limit / row.scale for price, row in zip(prices, self._rows, strict=True)
+        )

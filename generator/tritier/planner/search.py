@@ -1,0 +1,160 @@
+"""The proven optimum: by elimination alone where only noise is limited, else with prices on the
+other limits (Lagrange), bounds that rule out labels, and an integer program for what is left.
+
+Noise: a choice of quantized layers must lie in one of the largest sets that keep the limits. Each
+is solved as a relaxation; where the optimum takes a subset of it that is not allowed itself (noise
+may fall when a layer is added), the set is branched on, without that subset.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import count
+
+from tritier.planner.elimination import Choice, Elimination, TooWide
+from tritier.planner.evaluate import evaluate
+from tritier.planner.lagrange import Priced
+from tritier.planner.problem import Placement, Problem, Weights
+from tritier.planner.pulp_model import solve_pulp
+from tritier.planner.rows import rows_of, worth_of
+from tritier.planner.solution import Solution, Status, finished, without
+
+TIME_LIMIT_S = 60.0
+
+
+def solve(problem: Problem, weights: Weights, *, time_limit_s: float = TIME_LIMIT_S) -> Solution:
+    """The cheapest placement within all limits, proven unless the time limit comes first."""
+    return Search(problem).solve(weights, time_limit_s=time_limit_s)
+
+
+class Search:
+    """A problem, ready to be solved for any weights. `order` is that of an earlier search on a
+    problem with the same layers, tensors and labels."""
+
+    def __init__(self, problem: Problem, order: Sequence[int] | None = None) -> None:
+        self.problem = problem
+        self.rows = rows_of(problem)
+        self.elimination: Elimination | None = None
+        if all(problem.labels):
+            with suppress(TooWide):  # the integer program needs no tables
+                self.elimination = Elimination(problem, order)
+
+    def solve(self, weights: Weights, *, time_limit_s: float = TIME_LIMIT_S) -> Solution:
+        """The cheapest placement within all limits, proven unless the time limit comes first."""
+        if not all(self.problem.labels):
+            return without(math.inf, "a layer is allowed on no server")
+        deadline = time.monotonic() + time_limit_s
+        if self.elimination is None:
+            return solve_pulp(self.problem, weights, time_limit_s=time_limit_s)
+        if self.rows:
+            return self._with_rows(self.elimination, weights, deadline)
+        return self.solve_many([weights])[0]
+
+    @property
+    def order(self) -> tuple[int, ...] | None:
+        """For a search on a problem that differs in figures only."""
+        return self.elimination.order if self.elimination else None
+
+    def solve_many(
+        self, weights: Sequence[Weights], *, time_limit_s: float = TIME_LIMIT_S
+    ) -> list[Solution]:
+        """Of each of many weights, each within the time limit; much faster together where nothing
+        but noise is limited."""
+        if self.elimination is None or self.rows or not all(self.problem.labels):
+            return [self.solve(each, time_limit_s=time_limit_s) for each in weights]
+        roots = self.roots()
+        worths = [worth_of(self.problem, each) for each in weights]
+        values = self.elimination.values(worths, roots)
+        return [
+            self._branched(self.elimination, each, list(zip(row.tolist(), roots, strict=True)))
+            for each, row in zip(weights, values, strict=True)
+        ]
+
+    def roots(self) -> list[Choice]:
+        """Sets that hold every choice of quantized layers that is allowed."""
+        noise = self.problem.noise
+        if noise.limits and noise.is_tabulated:
+            return [Choice(mask) for mask in noise.largest]
+        return [Choice((1 << len(self.problem.quantizable)) - 1)]
+
+    def _branched(
+        self, elimination: Elimination, weights: Weights, nodes: list[tuple[float, Choice]]
+    ) -> Solution:
+        """The best of what the sets hold; the least value first, so the first allowed is best."""
+        worth = worth_of(self.problem, weights)
+        order = count()
+        heap = [(value, next(order), node) for value, node in nodes]
+        heapq.heapify(heap)
+        while heap:
+            value, _, node = heapq.heappop(heap)
+            if not math.isfinite(value):
+                break
+            placement = elimination.labels(elimination.run([worth], [node]))
+            if self.problem.noise.allows(placement.quantized):
+                return self._proven(placement, weights, value)
+            children = list(self._children(node, placement.quantized))
+            if children:
+                values = elimination.values([worth], children)[0].tolist()
+                for each, child in zip(values, children, strict=True):
+                    heapq.heappush(heap, (each, next(order), child))
+        return without(math.inf, "elimination")
+
+    def _children(self, node: Choice, taken: int) -> Iterator[Choice]:
+        """What a node holds without the set that was taken, in parts that don't overlap."""
+        noise, forced = self.problem.noise, node.forced
+        for bit in range(len(self.problem.quantizable)):
+            if taken & ~node.forced & 1 << bit:
+                child = Choice(node.allowed & ~(1 << bit), forced)
+                if noise.between(child.forced, child.allowed):
+                    yield child
+                forced |= 1 << bit
+        barred = 0
+        for bit in range(len(self.problem.quantizable)):
+            if node.allowed & ~taken & 1 << bit:
+                child = Choice(node.allowed & ~barred, forced | 1 << bit)
+                if noise.between(child.forced, child.allowed):
+                    yield child
+                barred |= 1 << bit
+
+    def _proven(self, placement: Placement, weights: Weights, value: float) -> Solution:
+        costs = evaluate(self.problem, placement)
+        found = costs.value(weights)
+        assert math.isclose(found, value, rel_tol=1e-7, abs_tol=1e-9), (found, value)
+        return finished(placement, costs, found, found, "elimination")
+
+    def _with_rows(self, elimination: Elimination, weights: Weights, deadline: float) -> Solution:
+        priced = Priced(self.problem, elimination, weights, self.rows, self.roots())
+        priced.raise_prices(deadline)
+        if priced.is_closed or time.monotonic() > deadline:
+            return priced.solution()
+        labels, choices = priced.left()
+        masks = None
+        if self.problem.noise.is_tabulated and self.problem.noise.limits:
+            masks = [choice.allowed for choice in choices]
+        rest = solve_pulp(
+            self.problem,
+            weights,
+            time_limit_s=max(deadline - time.monotonic(), 0.1),
+            allowed_labels=labels,
+            lower_bound=priced.bound,
+            masks=masks,
+        )
+        return _better(priced.solution(), rest)
+
+
+def _better(known: Solution, rest: Solution) -> Solution:
+    """`rest` is of all placements that could be better than what is known."""
+    method = f"{known.method}, {rest.method}"
+    if rest.status is Status.INFEASIBLE:  # nothing better is left
+        bound = known.value
+    else:
+        bound = max(known.bound, min(rest.bound, known.value))
+    best = known if known.value <= rest.value else rest
+    if best.placement is None or best.costs is None:
+        proven = rest.status is Status.INFEASIBLE
+        return without(bound, method, Status.INFEASIBLE if proven else Status.UNKNOWN)
+    return finished(best.placement, best.costs, best.value, bound, method)

@@ -1,0 +1,291 @@
+"""Plan: from documents to the best placement, a plan of it, and a report of why.
+
+The noise of a plan's quantized layers can be measured before the plan is final: then predictions
+need no margin, and a choice that breaks the limit is refused and the plan solved again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+
+from tritier.documents import NoiseModel, Plan, PlanReport, Predictions
+from tritier.errors import InfeasibleError, InputError
+from tritier.noise import Candidate
+from tritier.planner.infeasible import relaxations
+from tritier.planner.problem import Problem
+from tritier.planner.search import solve
+from tritier.planner.solution import Status
+from tritier.timing.durations import MIB
+from tritier.workflow.coding import code_plan
+from tritier.workflow.noise_fit import settle_pick
+from tritier.workflow.plan import plan_from_placement
+from tritier.workflow.planning_explain import (
+    alternative_entries,
+    baseline_entries,
+    best_figures,
+    front_entries,
+    gain_entries,
+    limit_uses,
+    link_shares,
+    server_shares,
+    throughput_entries,
+)
+from tritier.workflow.planning_figures import Predictor
+from tritier.workflow.planning_goals import Goals
+from tritier.workflow.planning_search import Found, find
+from tritier.workflow.problem import BuiltProblem, build_problem
+from tritier.workflow.problem_noise import translated
+from tritier.workflow.problem_request import WIRE_CODECS, PlanningRequest
+
+MeasureNoise = Callable[[Collection[str]], Mapping[str, float]]
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class NoiseCheck:
+    """Measures the noise of really quantized layers, on so many inputs; `runs` choices at most."""
+
+    measure: MeasureNoise
+    inputs: int
+    runs: int = 6
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan, why it is so, and what both came from. `noise` are the noise models with what was
+    measured for the plan."""
+
+    plan: Plan
+    report: PlanReport
+    built: BuiltProblem
+    found: Found
+    noise: tuple[NoiseModel, ...] = ()
+
+
+def make_plan(
+    request: PlanningRequest,
+    goals: Goals,
+    name: str | None = None,
+    check: NoiseCheck | None = None,
+    report: Report = lambda _: None,
+) -> Planned:
+    """The best plan for the goals.
+
+    Raises InfeasibleError with the limits that conflict, InputError for documents that don't fit
+    together, UsageError for goals that can't be met by an option's choice.
+    """
+    report("the problem")
+    if check is not None:
+        request = replace(request, noise_margin=False)
+    return plan_built(build_problem(request), goals, name, check, report)
+
+
+def plan_built(
+    built: BuiltProblem,
+    goals: Goals,
+    name: str | None = None,
+    check: NoiseCheck | None = None,
+    report: Report = lambda _: None,
+) -> Planned:
+    """As `make_plan`, for a problem that is built: also to plan again for another network (see
+    `problem.replan`)."""
+    started = time.monotonic()
+    settled = _Settled(built, goals, report)
+    if check is not None and built.problem.noise.rows:
+        found = settled.measured(check)
+    else:
+        found = settled.once(built.problem)
+    if found.placement is None:
+        raise _infeasible(settled.predictor, found)
+    solve_s = time.monotonic() - started
+    plan = _plan(settled.predictor, found, name)
+    report("explaining")
+    document = _report(plan, settled, found, goals, solve_s)
+    figures = document.figures
+    noise = max(document.measured_noise.values(), default=None)
+    if noise is None and plan.quantized_layers:
+        noise = max(figures.noise.values(), default=None)
+    plan = plan.with_predictions(
+        Predictions(latency_ms=figures.latency_ms, energy_joule=figures.energy_joule, noise=noise)
+    )
+    return Planned(plan, document, settled.predictor.built, found, settled.noise)
+
+
+class _Settled:
+    """The search, once or until a measured choice of quantized layers is within its limits."""
+
+    def __init__(self, built: BuiltProblem, goals: Goals, report: Report) -> None:
+        self._goals, self._report = goals, report
+        self.problem = built.problem
+        self.predictor = Predictor(built)
+        self.noise: tuple[NoiseModel, ...] = tuple(built.request.noise)
+        self.measured_noise: dict[str, float] = {}
+        self.runs = 0
+
+    def once(self, problem: Problem) -> Found:
+        """Solve it."""
+        self._report("solving")
+        self.problem = problem
+        self.predictor = Predictor(self.predictor.built, problem)
+        return find(problem, self._goals, self.predictor)
+
+    def measured(self, check: NoiseCheck) -> Found:
+        """Solve, measure the noise of the choice, and solve again if it breaks the limit."""
+        built = self.predictor.built
+        if len(built.request.noise) != 1:
+            raise InputError(
+                f"{len(built.request.noise)} noise models: the noise of a plan is measured in one "
+                "format; give the servers the same quantization setting, or plan without measuring"
+            )
+        noise, limits = built.request.noise[0], built.request.noise_limits
+        known: dict[int, tuple[Problem, Found]] = {}
+
+        def pick(model: NoiseModel, share: float, refused: Collection[int]) -> Candidate | None:
+            rows = built.rows_for(model, share=share, with_margin=False)
+            problem = built.with_noise(rows, refused, of=noise.layers)
+            found = self.once(problem)
+            if found.placement is None:
+                return None
+            mask = translated(found.placement.quantized, built.quantizable, noise.layers)
+            assert mask is not None
+            known[mask] = (problem, found)
+            return Candidate(mask, -self._worth(found))
+
+        def measure(mask: int) -> Mapping[str, float]:
+            names = [layer for bit, layer in enumerate(noise.layers) if mask >> bit & 1]
+            self._report(f"measuring the noise of {len(names)} int8 layers")
+            self.runs += 1
+            return check.measure(names)
+
+        settled = settle_pick(noise, limits, pick, measure, check.inputs, check.runs)
+        self.noise = (settled.model,)
+        if settled.pick is None:
+            return self.once(built.with_noise(
+                [replace(row, budget=-1.0) for row in built.problem.noise.rows]
+            ))  # fmt: skip
+        self.problem, found = known[settled.pick.mask]
+        request = replace(built.request, noise=self.noise)
+        self.predictor = Predictor(replace(built, request=request), self.problem)
+        layers = {x for bit, x in enumerate(noise.layers) if settled.pick.mask >> bit & 1}
+        for item in settled.model.measured:
+            if set(item.layers) == layers:
+                self.measured_noise = dict(item.noise)
+        return found
+
+    def _worth(self, found: Found) -> float:
+        assert found.placement is not None
+        costs = self.predictor.predict(found.placement).costs
+        if self._goals.objective == "throughput":
+            return found.solution.value
+        return costs.value(found.weights)
+
+
+def _plan(predictor: Predictor, found: Found, name: str | None) -> Plan:
+    """The plan of a placement, with its layers quantized and its wires coded."""
+    assert found.placement is not None
+    built, request = predictor.built, predictor.built.request
+    placement = found.placement
+    server_of = {
+        layer: built.problem.servers[server]
+        for layer, server in zip(built.problem.layers, placement.servers, strict=True)
+    }
+    inner = {layer.name: server_of[layer.name] for layer in request.graph.layers}
+    plan = plan_from_placement(request.model, request.graph, inner, request.servers, name)
+    quantized = [
+        built.problem.layers[layer]
+        for layer, bit in predictor.problem.bit_of.items()
+        if placement.quantized >> bit & 1
+    ]
+    codecs = {
+        built.problem.flows[flow].name: WIRE_CODECS[codec]
+        for flow, codec in predictor.codecs(predictor.predict(placement).costs).items()
+    }
+    if quantized and request.ranges is None:
+        raise InputError(
+            f"{len(quantized)} layers are to be quantized and there are no ranges: calibrate with "
+            "`tritier ranges`, the ranges of the noise model, and pass the file with --ranges"
+        )
+    return code_plan(
+        plan, request.model, request.graph, quantized, request.ranges, wire_codecs=codecs
+    )
+
+
+def _report(
+    plan: Plan, settled: _Settled, found: Found, goals: Goals, solve_s: float
+) -> PlanReport:
+    predictor, solution = settled.predictor, found.solution
+    assert found.placement is not None
+    explain = goals.explain
+    return PlanReport(
+        plan_id=plan.id,
+        objective=goals.objective,
+        latency_weight=goals.latency_weight if goals.objective == "weighted" else None,
+        status=solution.status.value,
+        method=solution.method,
+        value=solution.value,
+        bound=solution.bound,
+        gap=solution.gap,
+        solve_s=solve_s,
+        figures=best_figures(predictor, found),
+        measured_noise=settled.measured_noise,
+        noise_runs=settled.runs,
+        servers=server_shares(predictor, found.placement),
+        links=link_shares(predictor, found.placement),
+        limits=limit_uses(predictor, found.placement),
+        baselines=baseline_entries(predictor, found),
+        alternatives=tuple(alternative_entries(predictor, found, goals)) if explain else (),
+        gains=tuple(gain_entries(predictor, found, goals)) if explain else (),
+        front=tuple(front_entries(predictor, found, goals)),
+        throughput=tuple(throughput_entries(predictor, found.placement, goals)),
+        sources={key: str(value) for key, value in predictor.built.sources.items()},
+        warnings=predictor.built.warnings,
+    )
+
+
+def _infeasible(predictor: Predictor, found: Found) -> InfeasibleError:
+    """Which limits conflict, and how much each would have to be alone."""
+    if found.solution.status is Status.UNKNOWN:
+        return InfeasibleError(
+            f"no plan was found in the time limit, nor proven that there is none "
+            f"({found.solution.method}): allow more with --time-limit, or loosen a limit"
+        )
+    conflicts = relaxations(predictor.problem, solve=solve)
+    if not conflicts:
+        return InfeasibleError(
+            "no plan: a layer may stand on no server, or a tensor may not go where it is needed, "
+            "even without any limit; check pins, forbidden servers, local tensors and closed links"
+        )
+    lines = []
+    for item in conflicts:
+        what = _limit_text(predictor, item.limit.kind, item.limit.index, item.limit.value)
+        if item.nearest is None:
+            lines.append(f"{what}; no value helps while the others stay")
+        else:
+            least = _limit_text(predictor, item.limit.kind, item.limit.index, item.nearest)
+            word = "is enough" if item.proven else "is enough, perhaps less"
+            lines.append(f"{what}; {least} {word} if the others stay")
+    text = "\n".join(f"  - {line}" for line in lines)
+    return InfeasibleError(
+        f"no plan keeps all limits; these conflict, and no fewer do:\n{text}\n"
+        "loosen one of them, or add a server"
+    )
+
+
+def _limit_text(predictor: Predictor, kind: str, index: int | None, value: float) -> str:
+    problem = predictor.problem
+    if kind == "latency":
+        return f"latency {value:.6g} ms"
+    if kind == "energy":
+        return f"energy {value:.6g} J"
+    if kind == "server energy" and index is not None:
+        return f"energy of {problem.servers[index]} {value:.6g} J"
+    if kind == "memory" and index is not None:
+        return f"memory of {problem.servers[index]} {value / MIB:.6g} MiB"
+    if kind == "noise" and index is not None:
+        noise = predictor.noise_of_load(index, value)
+        return f"noise of {problem.noise.rows[index].output} {noise:.6g}"
+    if kind == "allowed":
+        return "pins and forbidden servers" if value == 0 else f"{value:g} layers elsewhere"
+    return "choices of layers that were measured and refused"

@@ -1,0 +1,145 @@
+"""What is predicted of placements: by the additive model, and by simulation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from tritier.documents import PlanFigures
+from tritier.planner.evaluate import Costs, evaluate, quantized_layers
+from tritier.planner.problem import Floats, Placement, Problem
+from tritier.planner.pulp_bottleneck import bottleneck_ms
+from tritier.planner.simulate import latency_ms
+from tritier.planner.simulation_build import PipelineBuilder
+from tritier.planner.simulation_graph import Conditions, LinkModel, Pipeline, ServingCost
+from tritier.workflow.problem import BuiltProblem
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """A placement with what is predicted of it."""
+
+    placement: Placement
+    costs: Costs
+    simulated_ms: float
+    components: int
+
+
+class Predictor:
+    """Predicts placements of a problem. `problem` is what counts, the built one's if left out."""
+
+    def __init__(self, built: BuiltProblem, problem: Problem | None = None) -> None:
+        self.built = built
+        self.problem = problem or built.problem
+        self._base = conditions(built, built.flow_bytes)
+        self._builder = PipelineBuilder(self.problem, self._base)
+        self._known: dict[Placement, Predicted] = {}
+
+    def predict(self, placement: Placement) -> Predicted:
+        """Of one placement; remembered."""
+        if placement not in self._known:
+            costs = evaluate(self.problem, placement)
+            pipeline = self.pipeline(placement, costs)
+            self._known[placement] = Predicted(
+                placement, costs, latency_ms(pipeline), len(pipeline.components)
+            )
+        return self._known[placement]
+
+    def pipeline(self, placement: Placement, costs: Costs) -> Pipeline:
+        """For the simulator, with each tensor as large as it crosses in this placement."""
+        sizes = self.sizes(costs)
+        if np.array_equal(sizes, self.built.flow_bytes):
+            return self._builder.build(placement)
+        return PipelineBuilder(self.problem, conditions(self.built, sizes)).build(placement)
+
+    def simulated_ms(self, placement: Placement) -> float:
+        """The simulated latency, for a local search: every tensor as large as it is."""
+        return latency_ms(self._builder.build(placement))
+
+    @property
+    def conditions(self) -> Conditions:
+        """What the search's simulation knows of links and servers."""
+        return self._base
+
+    def sizes(self, costs: Costs) -> Floats:
+        """Bytes of each tensor that is not in 8 bits, as it crosses; [m]."""
+        found = np.array(self.built.flow_bytes, dtype=float)
+        for flow, codec in self.codecs(costs).items():
+            found[flow] = self.built.tensors.sizes[codec, flow]
+        return found
+
+    def codecs(self, costs: Costs) -> dict[int, int]:
+        """Tensor -> its codec by position in WIRE_CODECS, as is (0) left out. A tensor that crosses
+        several links has a codec only if it is the same on all."""
+        seen: dict[int, set[int]] = {}
+        for flow, source, target, coded, _ in costs.crossings:
+            if not coded:
+                codec = int(self.built.transfers.codecs[flow, source, target])
+                seen.setdefault(flow, set()).add(codec)
+        return {flow: min(found) for flow, found in seen.items() if len(found) == 1 and max(found)}
+
+    def figures(self, placement: Placement) -> PlanFigures:
+        """As the report has them."""
+        found = self.predict(placement)
+        return PlanFigures(
+            latency_ms=found.simulated_ms,
+            sum_ms=found.costs.latency_ms,
+            energy_joule=found.costs.energy_joule,
+            bottleneck_ms=bottleneck_ms(found.costs),
+            noise=self.noise(placement),
+            quantized_layers=len(quantized_layers(self.problem, placement.quantized)),
+            components=found.components,
+        )
+
+    def noise(self, placement: Placement) -> dict[str, float]:
+        """Output -> predicted noise, without a margin; the largest of several noise models."""
+        request = self.built.request
+        names = [self.problem.layers[i] for i in
+                 sorted(quantized_layers(self.problem, placement.quantized))]  # fmt: skip
+        found: dict[str, float] = {}
+        for model in request.noise:
+            for output in model.outputs:
+                noise = output.predict(names)
+                found[output.output] = max(noise, found.get(output.output, 0.0))
+        return found
+
+    def noise_of_load(self, row: int, load: float) -> float:
+        """The noise for which a row of the problem has this load, with the margin if it counts:
+        the unit of the user's limit."""
+        request = self.built.request
+        models = [model for model in request.noise for _ in request.noise_limits]
+        output = models[row].output(self.problem.noise.rows[row].output)
+        margin = (output.margin or 1.0) if request.noise_margin else 1.0
+        return float(margin * max(load, 0.0) ** (1 / output.power))
+
+
+def conditions(built: BuiltProblem, sizes: Floats) -> Conditions:
+    """What the simulator knows of links and servers."""
+    count = len(built.problem.servers)
+    links: list[list[LinkModel | None]] = [[None] * count for _ in range(count)]
+    for (k, h), link in built.links.items():
+        rate = link.network_ms_per_mib
+        links[k][h] = LinkModel(
+            1000.0 / rate if rate > 0 else math.inf,
+            2 * link.one_way_ms,
+            link.call_ms,
+            link.copy_ms_per_mib,
+        )
+    return Conditions(
+        links=links,
+        float_bytes=sizes,
+        coded_bytes=built.coded_bytes,
+        serving=[ServingCost(x.call_ms, x.tensor_ms, x.copy_ms_per_mib) for x in built.serving],
+        parallel=_parallel(built),
+    )
+
+
+def _parallel(built: BuiltProblem) -> tuple[int, ...]:
+    """How many components may compute at once: cores by threads of a component."""
+    timings = built.request.timings
+    return tuple(
+        max(1, timings[name].host.cores // timings[name].settings.threads)
+        for name in built.problem.servers
+    )

@@ -1,0 +1,200 @@
+"""Find the placement that is best at a goal, and let a baseline win if nothing beats it (R8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tritier.errors import UsageError
+from tritier.planner.baselines import Baseline, baselines
+from tritier.planner.evaluate import evaluate, violations
+from tritier.planner.makespan import improve
+from tritier.planner.makespan_bound import makespan_bound
+from tritier.planner.objective import Extremes, extremes, pareto_front, solve_weighted
+from tritier.planner.problem import Placement, Problem, Weights
+from tritier.planner.pulp_bottleneck import bottleneck_ms, solve_bottleneck
+from tritier.planner.pulp_model import solve_pulp
+from tritier.planner.pulp_solvers import DEFAULT_SOLVER
+from tritier.planner.search import Search
+from tritier.planner.simulation_graph import least_transfers
+from tritier.planner.solution import Solution, finished
+from tritier.planner.thesis_model import solve_thesis
+from tritier.workflow.planning_figures import Predictor
+from tritier.workflow.planning_goals import AUTO, Goals
+
+# Steps in which crossings are made dearer to get fewer components.
+_PENALTIES = 14
+
+
+@dataclass(frozen=True)
+class Found:
+    """A placement for a goal. `solution` is the solver's answer in its own model; `placement` what
+    is to be done, which is a baseline's if `baseline` is given. `weights` are those of the additive
+    model; `ends` are known for the objective `weighted` only."""
+
+    solution: Solution
+    placement: Placement | None
+    weights: Weights
+    search: Search
+    baselines: tuple[Baseline, ...] = ()
+    baseline: Baseline | None = None
+    ends: Extremes | None = None
+
+
+def find(problem: Problem, goals: Goals, predictor: Predictor) -> Found:
+    """The best placement for the goal: what the solver found, or a baseline if that is better by
+    what is predicted of it."""
+    search = Search(problem)
+    solution, weights, ends = _solved(search, goals, predictor)
+    if solution.placement is None:
+        return Found(solution, None, weights, search, ends=ends)
+    known = tuple(baselines(problem, weights))
+    if goals.max_components is not None:
+        solution = _fewer(search, weights, solution, known, goals, predictor)
+    assert solution.placement is not None
+    score = _scorer(goals, weights, predictor)
+    best, chosen = score(solution.placement), None
+    for item in known:
+        few = goals.max_components is None or _components(predictor, item) <= goals.max_components
+        if item.is_feasible and few and score(item.placement) < best * (1 - 1e-9):
+            best, chosen = score(item.placement), item
+    placement = chosen.placement if chosen else solution.placement
+    return Found(solution, placement, weights, search, known, chosen, ends)
+
+
+def _solved(
+    search: Search, goals: Goals, predictor: Predictor
+) -> tuple[Solution, Weights, Extremes | None]:
+    limit = goals.time_limit_s
+    if goals.solver != AUTO or goals.formulation != "labels":
+        weights = _weights_of(search, goals)
+        return _by_program(search.problem, weights, goals), weights, None
+    if goals.objective == "throughput":
+        found = solve_bottleneck(search.problem, time_limit_s=limit)
+        return found, Weights(1.0, 0.0), None
+    if goals.objective == "weighted":
+        found, ends = solve_weighted(search, goals.latency_weight, time_limit_s=limit)
+        feasible = found.costs is not None
+        return found, ends.weights(goals.latency_weight) if feasible else Weights(), ends
+    ends = extremes(search, time_limit_s=limit)
+    if goals.objective == "energy":
+        return ends.thriftiest, Weights(0.0, 1.0), None
+    if goals.objective == "makespan" and ends.fastest.placement is not None:
+        return _makespan(search, ends, goals, predictor), Weights(1.0, 0.0), None
+    return ends.fastest, Weights(1.0, 0.0), None
+
+
+def _weights_of(search: Search, goals: Goals) -> Weights:
+    if goals.objective == "weighted":
+        ends = extremes(search, time_limit_s=goals.time_limit_s)
+        return ends.weights(goals.latency_weight) if ends.is_feasible else Weights()
+    if goals.objective in ("latency", "energy"):
+        return Weights(1.0, 0.0) if goals.objective == "latency" else Weights(0.0, 1.0)
+    raise UsageError(
+        f"--solver and --formulation are for the objectives latency, energy and weighted, not for "
+        f"{goals.objective}: leave them out"
+    )
+
+
+def _by_program(problem: Problem, weights: Weights, goals: Goals) -> Solution:
+    solve = solve_thesis if goals.formulation == "thesis" else solve_pulp
+    solver = DEFAULT_SOLVER if goals.solver == AUTO else goals.solver
+    return solve(problem, weights, solver=solver, time_limit_s=goals.time_limit_s)
+
+
+def _makespan(search: Search, ends: Extremes, goals: Goals, predictor: Predictor) -> Solution:
+    """Local search on the simulated latency, from the points of the front and the baselines. The
+    bound is of the simulation, too."""
+    problem = search.problem
+    starts = [point.solution.placement for point in pareto_front(search)]
+    starts += [item.placement for item in baselines(problem, Weights(1.0, 0.0))]
+    found = improve(
+        problem,
+        [start for start in [ends.fastest.placement, *starts] if start is not None],
+        predictor.simulated_ms,
+        time_limit_s=goals.search_s,
+        seed=goals.seed,
+    )
+    bound = makespan_bound(problem, least_transfers(problem, predictor.conditions))
+    method = f"{ends.fastest.method}, then local search ({found.evaluations} placements)"
+    costs = evaluate(problem, found.placement)
+    return finished(found.placement, costs, found.makespan_ms, bound, method)
+
+
+def _scorer(goals: Goals, weights: Weights, predictor: Predictor) -> Callable[[Placement], float]:
+    """What a placement is predicted to be worth at the goal; less is better."""
+
+    def score(placement: Placement) -> float:
+        found = predictor.predict(placement)
+        if goals.objective == "throughput":
+            return bottleneck_ms(found.costs)
+        return (
+            weights.per_ms * found.simulated_ms + weights.per_joule * found.costs.energy_joule
+        )  # fmt: skip
+
+    return score
+
+
+def _components(predictor: Predictor, item: Baseline) -> int:
+    return predictor.predict(item.placement).components
+
+
+def _fewer(
+    search: Search,
+    weights: Weights,
+    solution: Solution,
+    known: Sequence[Baseline],
+    goals: Goals,
+    predictor: Predictor,
+) -> Solution:
+    """The best placement found with few components; the bound stays that of any number."""
+    most = goals.max_components
+    assert most is not None
+    assert solution.placement is not None
+    problem = search.problem
+    if predictor.predict(solution.placement).components <= most:
+        return solution
+    candidates = [item.placement for item in known if item.is_feasible]
+    typical = float(np.median(problem.float_ms.sum(axis=0)))
+    off = ~np.eye(len(problem.servers), dtype=bool)
+    for step in range(_PENALTIES):
+        fee = typical * 10.0 ** (-3 + step * 0.35)
+        dearer = replace(
+            problem,
+            transfer_ms=problem.transfer_ms + fee * off,
+            coded_ms=problem.coded_ms + fee * off,
+        )
+        if problem.has_rows:  # limits of time and energy would count the fees
+            dearer = replace(dearer, limits=replace(problem.limits, latency_ms=np.inf))
+        found = Search(dearer, search.order).solve(weights, time_limit_s=goals.time_limit_s / 10)
+        if found.placement is not None:
+            candidates.append(found.placement)
+    return _best_of(problem, candidates, weights, solution, most, predictor)
+
+
+def _best_of(
+    problem: Problem,
+    candidates: Sequence[Placement],
+    weights: Weights,
+    solution: Solution,
+    most: int,
+    predictor: Predictor,
+) -> Solution:
+    best: Solution | None = None
+    for placement in candidates:
+        costs = evaluate(problem, placement)
+        few = predictor.predict(placement).components <= most
+        if not few or violations(problem, placement, costs):
+            continue
+        value = costs.value(weights)
+        if best is None or value < best.value:
+            method = f"{solution.method}, with dearer crossings"
+            best = finished(placement, costs, value, solution.bound, method)
+    if best is None:
+        raise UsageError(
+            f"--max-components {most}: no placement with so few was found that keeps all limits; "
+            "allow more, or loosen a limit"
+        )
+    return best
