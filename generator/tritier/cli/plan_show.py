@@ -26,7 +26,7 @@ def _show_summary(report: PlanReport) -> None:
     figures = report.figures
     chosen = [item.what for item in report.baselines if item.chosen]
     if chosen:
-        say(f"nothing is better than a baseline: the plan is '{chosen[0]}'")
+        say(f"the plan is a baseline, nothing else is better: {chosen[0]}")
     say(f"{report.objective}: {report.status} ({report.method}), gap {report.gap:.2g}, "
         f"solved in {report.solve_s:.2f} s")  # fmt: skip
     say(
@@ -70,7 +70,7 @@ def _show_limits(report: PlanReport) -> None:
     if report.limits:
         show_table(
             "limits",
-            ["limit", "used", "of", "unit", ""],
+            ["limit", "used", "of", "unit", "note"],
             [
                 (x.what, f"{x.used:.4g}", f"{x.limit:.4g}", x.unit, "binding" if x.binding else "")
                 for x in report.limits
@@ -84,7 +84,7 @@ def _show_comparison(report: PlanReport) -> None:
         note = "is the plan" if item.chosen else "; ".join(item.broken)
         rows.append((item.what, *_cells(item.figures), note))
     rows += [(item.what, *_cells(item.figures), "") for item in report.alternatives]
-    show_table("compared with", ["plan", *_HEAD, ""], rows)
+    show_table("compared with", ["plan", *_HEAD, "note"], rows)
 
 
 def _show_gains(report: PlanReport) -> None:
@@ -100,7 +100,7 @@ def _show_front(report: PlanReport) -> None:
     if report.front:
         show_table(
             "best compromises of latency and energy",
-            [*_HEAD, ""],
+            [*_HEAD, "note"],
             [
                 (*_cells(item.figures), "" if item.supported else "between weights")
                 for item in report.front

@@ -26,6 +26,8 @@ ROUNDS = 60
 # Prices above the best: what breaks a limit at the best prices may keep it at higher ones.
 HIGHER = (1.02, 1.1, 1.3, 2.0, 5.0)
 METHOD = "elimination with prices"
+# Sets of quantized layers whose best placement is a candidate, for each prices.
+_TRIED = 3
 
 
 class Priced:
@@ -105,8 +107,8 @@ class Priced:
         bound = float(values[first]) - self._worth_of_limits(prices)
         if bound > self.bound:
             self.bound, self._prices = bound, list(prices)
-        for choice in np.argsort(values)[:3]:
-            done = self._elimination.run([worth], [self._roots[int(choice)]])
+        for choice in dict.fromkeys((first, *np.argsort(values)[:_TRIED].tolist())):
+            done = self._elimination.run([worth], [self._roots[choice]])
             placement = self._elimination.labels(done)
             costs = self._try(placement)
             if choice == first:

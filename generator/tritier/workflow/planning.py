@@ -13,14 +13,15 @@ from dataclasses import dataclass, replace
 from tritier.documents import NoiseModel, Plan, PlanReport, Predictions
 from tritier.errors import InfeasibleError, InputError
 from tritier.noise import Candidate
-from tritier.planner.infeasible import relaxations
-from tritier.planner.problem import Problem
+from tritier.planner import Group
+from tritier.planner.infeasible import Conflict, relaxations, without_limits
+from tritier.planner.problem import Problem, Weights
 from tritier.planner.search import solve
 from tritier.planner.solution import Status
 from tritier.timing.durations import MIB
 from tritier.workflow.coding import code_plan
 from tritier.workflow.noise_fit import settle_pick
-from tritier.workflow.plan import plan_from_placement
+from tritier.workflow.plan import plan_from_groups
 from tritier.workflow.planning_explain import (
     alternative_entries,
     baseline_entries,
@@ -119,7 +120,8 @@ class _Settled:
     def __init__(self, built: BuiltProblem, goals: Goals, report: Report) -> None:
         self._goals, self._report = goals, report
         self.problem = built.problem
-        self.predictor = Predictor(built)
+        self._overlap = goals.objective == "makespan"
+        self.predictor = Predictor(built, overlap=self._overlap)
         self.noise: tuple[NoiseModel, ...] = tuple(built.request.noise)
         self.measured_noise: dict[str, float] = {}
         self.runs = 0
@@ -128,7 +130,7 @@ class _Settled:
         """Solve it."""
         self._report("solving")
         self.problem = problem
-        self.predictor = Predictor(self.predictor.built, problem)
+        self.predictor = Predictor(self.predictor.built, problem, self._overlap)
         return find(problem, self._goals, self.predictor)
 
     def measured(self, check: NoiseCheck) -> Found:
@@ -167,7 +169,7 @@ class _Settled:
             ))  # fmt: skip
         self.problem, found = known[settled.pick.mask]
         request = replace(built.request, noise=self.noise)
-        self.predictor = Predictor(replace(built, request=request), self.problem)
+        self.predictor = Predictor(replace(built, request=request), self.problem, self._overlap)
         layers = {x for bit, x in enumerate(noise.layers) if settled.pick.mask >> bit & 1}
         for item in settled.model.measured:
             if set(item.layers) == layers:
@@ -187,12 +189,12 @@ def _plan(predictor: Predictor, found: Found, name: str | None) -> Plan:
     assert found.placement is not None
     built, request = predictor.built, predictor.built.request
     placement = found.placement
-    server_of = {
-        layer: built.problem.servers[server]
-        for layer, server in zip(built.problem.layers, placement.servers, strict=True)
-    }
-    inner = {layer.name: server_of[layer.name] for layer in request.graph.layers}
-    plan = plan_from_placement(request.model, request.graph, inner, request.servers, name)
+    problem = built.problem
+    groups = [
+        Group(problem.servers[placement.servers[group[0]]], tuple(problem.layers[i] for i in group))
+        for group in predictor.predict(placement).groups
+    ]
+    plan = plan_from_groups(request.model, request.graph, groups, request.servers, name)
     quantized = [
         built.problem.layers[layer]
         for layer, bit in predictor.problem.bit_of.items()
@@ -251,26 +253,53 @@ def _infeasible(predictor: Predictor, found: Found) -> InfeasibleError:
             f"no plan was found in the time limit, nor proven that there is none "
             f"({found.solution.method}): allow more with --time-limit, or loosen a limit"
         )
-    conflicts = relaxations(predictor.problem, solve=solve)
-    if not conflicts:
+    sets = _conflicts(predictor.problem)
+    if not sets:
         return InfeasibleError(
             "no plan: a layer may stand on no server, or a tensor may not go where it is needed, "
             "even without any limit; check pins, forbidden servers, local tensors and closed links"
         )
     lines = []
-    for item in conflicts:
-        what = _limit_text(predictor, item.limit.kind, item.limit.index, item.limit.value)
-        if item.nearest is None:
-            lines.append(f"{what}; no value helps while the others stay")
-        else:
-            least = _limit_text(predictor, item.limit.kind, item.limit.index, item.nearest)
-            word = "is enough" if item.proven else "is enough, perhaps less"
-            lines.append(f"{what}; {least} {word} if the others stay")
-    text = "\n".join(f"  - {line}" for line in lines)
+    for conflicts in sets:
+        lines += [f"  - {_conflict_text(predictor, item)}" for item in conflicts[:1]]
+        lines += [f"    with {_conflict_text(predictor, item)}" for item in conflicts[1:]]
+    every = "loosen one of each" if len(sets) > 1 else "loosen one of them"
     return InfeasibleError(
-        f"no plan keeps all limits; these conflict, and no fewer do:\n{text}\n"
-        "loosen one of them, or add a server"
+        "no plan keeps all limits; what conflicts, and what is enough if it alone is loosened:\n"
+        + "\n".join(lines)
+        + f"\n{every}, or add a server"
     )
+
+
+def _conflicts(problem: Problem) -> list[list[Conflict]]:
+    """Sets of limits that can't be kept together, each with the others out of the way."""
+    found: list[list[Conflict]] = []
+    left = problem
+    while solve(left, Weights(1.0, 0.0)).status is Status.INFEASIBLE:
+        conflicts = relaxations(left, solve=solve)
+        if not conflicts:
+            break
+        found.append(conflicts)
+        left = without_limits(left, [item.limit for item in conflicts])
+    if len(found) < 2:
+        return found
+    return [
+        relaxations(
+            without_limits(
+                problem, [x.limit for other in found if other is not conflicts for x in other]
+            ),
+            solve=solve,
+        )
+        for conflicts in found
+    ]
+
+
+def _conflict_text(predictor: Predictor, item: Conflict) -> str:
+    what = _limit_text(predictor, item.limit.kind, item.limit.index, item.limit.value)
+    if item.nearest is None:
+        return f"{what}: no value is enough"
+    least = _limit_text(predictor, item.limit.kind, item.limit.index, item.nearest)
+    return f"{what}: {least} is enough" + ("" if item.proven else ", perhaps less")
 
 
 def _limit_text(predictor: Predictor, kind: str, index: int | None, value: float) -> str:

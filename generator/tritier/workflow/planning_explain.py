@@ -41,7 +41,7 @@ _NEARLY, _LARGER, _MORE_MIB_S = 0.9, 1.1, 1.0
 def server_shares(predictor: Predictor, placement: Placement) -> tuple[ServerShare, ...]:
     """Of every server that may be used, the unused too."""
     problem, found = predictor.problem, predictor.predict(placement)
-    pipeline = predictor.pipeline(placement, found.costs)
+    pipeline = predictor.pipeline(placement)
     inner = placement.servers[1:-1]
     return tuple(
         ServerShare(
@@ -120,7 +120,7 @@ def baseline_entries(predictor: Predictor, found: Found) -> tuple[Baseline, ...]
             what=baseline_text(predictor.problem, item),
             figures=predictor.figures(item.placement),
             broken=tuple(broken_text(predictor.problem, x) for x in item.broken),
-            chosen=item is found.baseline,
+            chosen=item.placement == found.placement,
         )
         for item in found.baselines
         if math.isfinite(item.costs.latency_ms)
@@ -253,7 +253,7 @@ def throughput_entries(
     predictor: Predictor, placement: Placement, goals: Goals
 ) -> list[ThroughputEntry]:
     """Predicted throughput for so many users at once."""
-    pipeline = predictor.pipeline(placement, predictor.predict(placement).costs)
+    pipeline = predictor.pipeline(placement)
     found = [throughput(pipeline, users) for users in goals.concurrency]
     return [
         ThroughputEntry(concurrency=x.concurrency, infer_per_s=x.infer_per_s, latency_ms=x.mean_ms)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from tritier.documents import PlanFigures
 from tritier.planner.evaluate import Costs, evaluate, quantized_layers
+from tritier.planner.makespan import simulated_latency
 from tritier.planner.problem import Floats, Placement, Problem
 from tritier.planner.pulp_bottleneck import bottleneck_ms
 from tritier.planner.simulate import latency_ms
 from tritier.planner.simulation_build import PipelineBuilder
 from tritier.planner.simulation_graph import Conditions, LinkModel, Pipeline, ServingCost
+from tritier.planner.simulation_groups import best_groups
 from tritier.workflow.problem import BuiltProblem
 
 
@@ -24,14 +27,23 @@ class Predicted:
     placement: Placement
     costs: Costs
     simulated_ms: float
-    components: int
+    groups: tuple[tuple[int, ...], ...]
+
+    @property
+    def components(self) -> int:
+        """How many."""
+        return len(self.groups)
 
 
 class Predictor:
-    """Predicts placements of a problem. `problem` is what counts, the built one's if left out."""
+    """Predicts placements of a problem. `problem` is what counts, the built one's if left out; with
+    `overlap`, components let servers work beside each other where that is shorter."""
 
-    def __init__(self, built: BuiltProblem, problem: Problem | None = None) -> None:
+    def __init__(
+        self, built: BuiltProblem, problem: Problem | None = None, overlap: bool = False
+    ) -> None:
         self.built = built
+        self.overlap = overlap
         self.problem = problem or built.problem
         self._base = conditions(built, built.flow_bytes)
         self._builder = PipelineBuilder(self.problem, self._base)
@@ -41,22 +53,32 @@ class Predictor:
         """Of one placement; remembered."""
         if placement not in self._known:
             costs = evaluate(self.problem, placement)
-            pipeline = self.pipeline(placement, costs)
-            self._known[placement] = Predicted(
-                placement, costs, latency_ms(pipeline), len(pipeline.components)
-            )
+            if self.overlap:
+                known = conditions(self.built, self.sizes(costs))
+                groups, _ = best_groups(self.problem, placement, known)
+            else:
+                groups = self._builder.groups(placement)
+            pipeline = self._pipeline(placement, costs, groups)
+            self._known[placement] = Predicted(placement, costs, latency_ms(pipeline), groups)
         return self._known[placement]
 
-    def pipeline(self, placement: Placement, costs: Costs) -> Pipeline:
+    def pipeline(self, placement: Placement) -> Pipeline:
         """For the simulator, with each tensor as large as it crosses in this placement."""
+        found = self.predict(placement)
+        return self._pipeline(placement, found.costs, found.groups)
+
+    def _pipeline(
+        self, placement: Placement, costs: Costs, groups: tuple[tuple[int, ...], ...]
+    ) -> Pipeline:
         sizes = self.sizes(costs)
         if np.array_equal(sizes, self.built.flow_bytes):
-            return self._builder.build(placement)
-        return PipelineBuilder(self.problem, conditions(self.built, sizes)).build(placement)
+            return self._builder.build(placement, groups)
+        known = conditions(self.built, sizes)
+        return PipelineBuilder(self.problem, known).build(placement, groups)
 
-    def simulated_ms(self, placement: Placement) -> float:
+    def simulated_ms(self) -> Callable[[Placement], float]:
         """The simulated latency, for a local search: every tensor as large as it is."""
-        return latency_ms(self._builder.build(placement))
+        return simulated_latency(self.problem, self._base, overlap=self.overlap)
 
     @property
     def conditions(self) -> Conditions:

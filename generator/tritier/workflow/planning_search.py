@@ -113,7 +113,7 @@ def _makespan(search: Search, ends: Extremes, goals: Goals, predictor: Predictor
     found = improve(
         problem,
         [start for start in [ends.fastest.placement, *starts] if start is not None],
-        predictor.simulated_ms,
+        predictor.simulated_ms(),
         time_limit_s=goals.search_s,
         seed=goals.seed,
     )
