@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: demo test unit check regen perf-analyzer bench-hop bench-wire bench-monitor \
-	bench-profile bench-formats bench-noise clean
+	bench-profile bench-formats bench-noise bench-planner clean
 
 demo: $(STAMP)
 	$(BIN)/tritier demo --output demo_output
@@ -53,6 +53,11 @@ bench-formats: $(STAMP)
 # How well the noise of a trained text detector's layers is predicted.
 bench-noise: $(STAMP)
 	$(BIN)/python -m benchmarks.noise_accuracy held-out ppocr
+
+# Plans of recorded cases beside the published ones, and how long planning takes.
+bench-planner: $(STAMP)
+	$(BIN)/python -m benchmarks.planner_published
+	$(BIN)/python -m benchmarks.planner_scaling
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

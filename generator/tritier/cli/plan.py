@@ -232,6 +232,8 @@ def plan_command(
         noise_runs=noise_runs, dims=parse_dims(dim),
     )  # fmt: skip
     _check_options(options, assignment, quantize, wire_codec, report)
+    if not dry_run:
+        _check_files(output, report, force)
     loaded = load_model(model)
     spec = load_servers(servers)
     measured = None if ranges is None else Ranges.load(ranges)
@@ -259,17 +261,33 @@ def plan_command(
             show_report(found)
 
 
+def _check_files(output: Path, report: Path | None, force: bool) -> None:
+    """Before anything is solved, so that both files are written or none."""
+    paths = [output, *([] if report is None else [report])]
+    faults = [f"{path} is a folder: give a file" for path in paths if path.is_dir()]
+    faults += [
+        f"{path}: {parent} is a file, not a folder; choose another name"
+        for path in paths
+        for parent in path.parents
+        if parent.is_file()
+    ]
+    faults += [
+        f"{path} exists: choose another name or pass --force to replace it"
+        for path in paths
+        if path.is_file() and not force
+    ]
+    if faults:
+        raise InputError(faults)
+    if report is not None and report.resolve() == output.resolve():
+        raise UsageError(f"--output and --report are both {output}: give two names")
+
+
 def _write(
     output: Path, plan: Plan, report: Path | None, found: PlanReport | None, force: bool
 ) -> None:
-    """Both files, or none: the report is checked before the plan is written."""
+    write_document_file(output, plan.to_json(), force)
     if report is not None and found is not None:
-        if report.exists() and not force:
-            raise InputError("exists already: pass --force to replace it", str(report))
-        write_document_file(output, plan.to_json(), force)
         write_document_file(report, found.to_json(), force)
-    else:
-        write_document_file(output, plan.to_json(), force)
 
 
 def _check_options(
@@ -299,8 +317,8 @@ def _check_options(
         given += ["--report"] if report is not None else []
         if given:
             raise UsageError(
-                f"{', '.join(given)} is for the planner, with --timing; an --assignment is taken "
-                "as it is"
+                f"only the planner, with --timing, knows {', '.join(given)}; an --assignment is "
+                "taken as it is"
             )
 
 

@@ -34,7 +34,10 @@ def _show_summary(report: PlanReport) -> None:
         f"are added up, {figures.energy_joule:.4g} J"
     )
     for name, noise in report.measured_noise.items():
-        say(f"noise of {name}: {noise:.4g}, measured ({report.noise_runs} choices were)")
+        say(
+            f"noise of {name}: {noise:.4g}, measured; choices of int8 layers measured for it: "
+            f"{report.noise_runs}"
+        )
     if not report.measured_noise:
         for name, noise in figures.noise.items():
             say(f"noise of {name}: {noise:.4g}, predicted, without its margin")

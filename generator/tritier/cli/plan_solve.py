@@ -76,11 +76,47 @@ def solve_plan(
     report: Report,
 ) -> Planned:
     """The plan that the options ask for. Raises UsageError for options that say nothing."""
+    _check_effects(options)
     timings = _timings(options.timing)
     noise = [NoiseModel.load(path) for path in options.noise]
     request = _request(model, servers, ranges, timings, noise, options)
     check = _noise_check(model, ranges, noise, options, store)
     return make_plan(request, _goals(options), name, check, report)
+
+
+def _check_effects(options: SolveOptions) -> None:
+    """Options that would be silently without effect."""
+    default = SolveOptions()
+    int8_wires = any(item.rpartition("=")[2] == "int8" for item in options.allow_wire)
+    for is_wrong, message in (
+        (options.max_noise and not options.noise,
+         "--max-noise limits what a noise model predicts: give one with --noise, from "
+         "`tritier noise`"),
+        (options.max_noise and options.unlimited_noise,
+         "--max-noise and --unlimited-noise contradict each other: give one"),
+        (options.noise and not options.max_noise and not options.unlimited_noise,
+         "--noise alone says nothing: give --max-noise, the most that is allowed, or "
+         "--unlimited-noise"),
+        ((options.images or options.data) and options.unlimited_noise,
+         "--images and --data are to keep the measured noise within --max-noise, which "
+         "--unlimited-noise lifts"),
+        (options.noise_runs != default.noise_runs and not (options.images or options.data),
+         "--noise-runs is for measuring: give the inputs of the noise model with --images or "
+         "--data"),
+        (options.int8_everywhere and not options.noise and not options.unlimited_noise,
+         "--int8-everywhere is for layers that may be quantized: give --noise, or "
+         "--unlimited-noise"),
+        (options.int8_tensor and not int8_wires,
+         "--int8-tensor needs links that allow it: give --allow-wire int8, or FROM:TO=int8"),
+        (int8_wires and not options.int8_tensor,
+         "--allow-wire int8 is for tensors that you name, as the noise of that is not known: give "
+         "--int8-tensor"),
+        (options.latency_weight != default.latency_weight and options.objective != "weighted",
+         f"--latency-weight {options.latency_weight:g} is for --objective weighted, not for "
+         f"{options.objective}"),
+    ):  # fmt: skip
+        if is_wrong:
+            raise UsageError(message)
 
 
 def _goals(options: SolveOptions) -> Goals:
@@ -117,7 +153,13 @@ def _request(
         dims = {**timing.dims, **dims}
     energies = _pairs("--server-energy", options.server_energy, _number)
     if options.device_energy is not None:
-        energies[servers.entry.name] = options.device_energy
+        entry = servers.entry.name
+        if entry in energies:
+            raise UsageError(
+                f"--device-energy and --server-energy {entry}=... both limit the entry '{entry}': "
+                "give one"
+            )
+        energies[entry] = options.device_energy
     forbidden: dict[str, list[str]] = {}
     for layer, server in (_split("--forbid", item) for item in options.forbid):
         forbidden.setdefault(layer, []).append(server)
@@ -131,7 +173,7 @@ def _request(
         noise=noise,
         noise_limits=_noise_limits(options.max_noise, noise),
         unlimited_noise=options.unlimited_noise,
-        pins=dict(_split("--pin", item) for item in options.pin),
+        pins=_pairs("--pin", options.pin, lambda _option, _item, server: server),
         forbidden=forbidden,
         local_tensors=tuple(options.keep_local),
         closed_links=[_link("--close-link", item, servers) for item in options.close_link],
@@ -167,13 +209,14 @@ def _timings(paths: Sequence[Path]) -> dict[str, TimingProfile]:
 
 def _noise_limits(items: Sequence[str], noise: Sequence[NoiseModel]) -> dict[str, float]:
     """Output -> limit; a number without an output is for all outputs that are not named."""
+    named = _pairs("--max-noise", [item for item in items if "=" in item], _number)
+    plain = [_number("--max-noise", item, item) for item in items if "=" not in item]
+    if len(plain) > 1:
+        raise UsageError(
+            "--max-noise without an output is given twice: give one, and OUTPUT=X for others"
+        )
     outputs = [output.output for model in noise for output in model.outputs]
-    found: dict[str, float] = {}
-    for item in sorted(items, key=lambda item: "=" in item):
-        name, equals, text = item.rpartition("=")
-        value = _number("--max-noise", item, text)
-        found.update({name: value} if equals else dict.fromkeys(outputs, value))
-    return found
+    return {**{output: value for value in plain for output in outputs}, **named}
 
 
 def _wires(
@@ -205,9 +248,11 @@ def _link(option: str, text: str, servers: ServersSpec) -> tuple[str, str]:
 def _pairs(
     option: str, items: Sequence[str], convert: Callable[[str, str, str], T]
 ) -> dict[str, T]:
-    found = {}
+    found: dict[str, T] = {}
     for item in items:
         name, value = _split(option, item)
+        if name in found:
+            raise UsageError(f"{option} {item}: '{name}' is named twice; give one value for it")
         found[name] = convert(option, item, value)
     return found
 
@@ -215,7 +260,7 @@ def _pairs(
 def _split(option: str, item: str) -> tuple[str, str]:
     name, equals, value = item.rpartition("=")
     if not equals or not name or not value:
-        raise UsageError(f"{option} {item}: allowed is NAME=VALUE")
+        raise UsageError(f"{option} {item}: {option} takes NAME=VALUE, both not empty")
     return name, value
 
 
@@ -225,7 +270,7 @@ def _number(option: str, item: str, text: str) -> float:
     except ValueError:
         value = math.nan
     if not (value >= 0 and math.isfinite(value)):
-        raise UsageError(f"{option} {item}: '{text}' is no number from 0")
+        raise UsageError(f"{option} {item}: '{text}' is not allowed; give a number, 0 or more")
     return value
 
 

@@ -48,6 +48,7 @@ class Priced:
         self._infeasible = False
         self.bound = -math.inf
         self._best: tuple[float, Placement, Costs] | None = None
+        self._seen: dict[Placement, int] = {}
 
     @property
     def is_closed(self) -> bool:
@@ -110,13 +111,26 @@ class Priced:
         for choice in dict.fromkeys((first, *np.argsort(values)[:_TRIED].tolist())):
             done = self._elimination.run([worth], [self._roots[choice]])
             placement = self._elimination.labels(done)
-            costs = self._try(placement)
+            self._seen[placement] = self._roots[choice].allowed
+            costs = self.offer(placement)
             if choice == first:
                 excess = [row.excess(placement, costs) for row in self._rows]
                 self._cuts.append((costs.value(self._weights), excess))
         return True
 
-    def _try(self, placement: Placement) -> Costs:
+    def seen(self) -> tuple[list[tuple[Label, ...]], list[int]]:
+        """The labels of each layer, and the sets of layers, of the placements met on the way: good
+        placements are often made of parts of these."""
+        found: list[dict[Label, None]] = [{} for _ in self._problem.layers]
+        for placement in self._seen:
+            for layer, server in enumerate(placement.servers):
+                bit = self._problem.bit_of.get(layer)
+                mode = bit is not None and bool(placement.quantized >> bit & 1)
+                found[layer][server, mode] = None
+        return [tuple(labels) for labels in found], sorted(set(self._seen.values()))
+
+    def offer(self, placement: Placement) -> Costs:
+        """Take a placement if it keeps all limits and is better than the best; its costs."""
         costs = evaluate(self._problem, placement)
         value = costs.value(self._weights)
         better = self._best is None or value < self._best[0]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from itertools import pairwise
 
 from tritier.planner.evaluate import Costs
@@ -21,6 +22,13 @@ from tritier.planner.solution import Solution
 SECOND = 1e-7
 # Points closer than this, relatively, are one.
 _SAME = 1e-6
+
+
+class Aim(Enum):
+    """One alone."""
+
+    LATENCY = Weights(1.0, 0.0)
+    ENERGY = Weights(0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -76,18 +84,33 @@ class Extremes:
 
 def extremes(search: Search, *, time_limit_s: float = TIME_LIMIT_S) -> Extremes:
     """The ends of the front: least latency, then energy; and the other way round."""
-    fastest, thriftiest = _solve(search, [Weights(1.0, 0.0), Weights(0.0, 1.0)], time_limit_s)
-    if fastest.costs is None or thriftiest.costs is None:
-        return Extremes(fastest, thriftiest)
-    joule, ms = fastest.costs.energy_joule, thriftiest.costs.latency_ms
-    second = [
-        Weights(1.0, SECOND * fastest.value / joule if joule > 0 else 0.0),
-        Weights(SECOND * thriftiest.value / ms if ms > 0 else 0.0, 1.0),
+    fastest, thriftiest = ends(search, [Aim.LATENCY, Aim.ENERGY], time_limit_s=time_limit_s)
+    return Extremes(fastest, thriftiest)
+
+
+def ends(
+    search: Search, aims: Sequence[Aim], *, time_limit_s: float = TIME_LIMIT_S
+) -> list[Solution]:
+    """The placement of the least latency, or energy, and among those the one with least of the
+    other; value and bound are of the first aim."""
+    firsts = _solve(search, [aim.value for aim in aims], time_limit_s)
+    if any(first.costs is None for first in firsts):
+        return firsts
+    seconds = [_second(aim, first) for aim, first in zip(aims, firsts, strict=True)]
+    found = _solve(search, seconds, time_limit_s)
+    return [
+        _kept(first, second, aim.value)
+        for aim, first, second in zip(aims, firsts, found, strict=True)
     ]
-    found = _solve(search, second, time_limit_s)
-    return Extremes(
-        _kept(fastest, found[0], Weights(1.0, 0.0)), _kept(thriftiest, found[1], Weights(0.0, 1.0))
-    )
+
+
+def _second(aim: Aim, first: Solution) -> Weights:
+    """The first aim, and a little of the other."""
+    assert first.costs is not None
+    joule, ms = first.costs.energy_joule, first.costs.latency_ms
+    if aim is Aim.LATENCY:
+        return Weights(1.0, SECOND * first.value / joule if joule > 0 else 0.0)
+    return Weights(SECOND * first.value / ms if ms > 0 else 0.0, 1.0)
 
 
 def _kept(first: Solution, second: Solution, weights: Weights) -> Solution:
@@ -104,15 +127,12 @@ def solve_weighted(
     search: Search, latency_weight: float, *, time_limit_s: float = TIME_LIMIT_S
 ) -> tuple[Solution, Extremes]:
     """The placement of least weighted latency and energy; `latency_weight` is from 0 to 1."""
-    ends = extremes(search, time_limit_s=time_limit_s)
-    if not ends.is_feasible:
-        return ends.fastest, ends
-    if latency_weight == 1:
-        return ends.fastest, ends
+    known = extremes(search, time_limit_s=time_limit_s)
+    if latency_weight == 1 or not known.is_feasible:
+        return known.fastest, known
     if latency_weight == 0:
-        return ends.thriftiest, ends
-    found = _solve(search, [ends.weights(latency_weight)], time_limit_s)[0]
-    return found, ends
+        return known.thriftiest, known
+    return _solve(search, [known.weights(latency_weight)], time_limit_s)[0], known
 
 
 @dataclass(frozen=True)
@@ -133,10 +153,10 @@ def pareto_front(
     Supported points are found between two known ones by the weights of the line through them
     (Y. Aneja and K. Nair, "Bicriteria transportation problem", Management Science 25, 1979).
     """
-    ends = extremes(search, time_limit_s=time_limit_s)
-    if not ends.is_feasible:
+    outer = extremes(search, time_limit_s=time_limit_s)
+    if not outer.is_feasible:
         return []
-    first, last = _point(ends.fastest), _point(ends.thriftiest)
+    first, last = _point(outer.fastest), _point(outer.thriftiest)
     known = [first] if _same(first, last) else [first, last]
     pairs = [(first, last)] if len(known) == 2 else []
     while pairs:

@@ -17,13 +17,17 @@ from itertools import count
 
 from tritier.planner.elimination import Choice, Elimination, TooWide
 from tritier.planner.evaluate import evaluate
+from tritier.planner.factors import Label
 from tritier.planner.lagrange import Priced
 from tritier.planner.problem import Placement, Problem, Weights
+from tritier.planner.pulp_core import has_costly_limits, solve_folded
 from tritier.planner.pulp_model import solve_pulp
 from tritier.planner.rows import rows_of, worth_of
-from tritier.planner.solution import Solution, Status, finished, without
+from tritier.planner.solution import GAP, Solution, Status, finished, without
 
 TIME_LIMIT_S = 60.0
+# For a first placement: seconds at most, share of the time at most, and a gap that is good enough.
+_COMBINING_S, _COMBINING_SHARE, _COMBINING_GAP = 5.0, 0.3, 1e-3
 
 
 def solve(problem: Problem, weights: Weights, *, time_limit_s: float = TIME_LIMIT_S) -> Solution:
@@ -131,19 +135,42 @@ class Search:
         priced.raise_prices(deadline)
         if priced.is_closed or time.monotonic() > deadline:
             return priced.solution()
+        self._combine(priced, weights, deadline)
         labels, choices = priced.left()
-        masks = None
-        if self.problem.noise.is_tabulated and self.problem.noise.limits:
-            masks = [choice.allowed for choice in choices]
-        rest = solve_pulp(
+        rest = self._program(
+            weights, labels, [choice.allowed for choice in choices], priced.bound, deadline
+        )
+        return _better(priced.solution(), rest)
+
+    def _combine(self, priced: Priced, weights: Weights, deadline: float) -> None:
+        """The best of what the parts of the placements met so far can make: it needs no proof."""
+        labels, masks = priced.seen()
+        left = deadline - time.monotonic()
+        soon = time.monotonic() + min(_COMBINING_S, _COMBINING_SHARE * left)
+        found = self._program(weights, labels, masks, None, soon, gap=_COMBINING_GAP)
+        if found.placement is not None:
+            priced.offer(found.placement)
+
+    def _program(
+        self,
+        weights: Weights,
+        labels: Sequence[Sequence[Label]],
+        masks: Sequence[int],
+        bound: float | None,
+        deadline: float,
+        gap: float = GAP,
+    ) -> Solution:
+        noise = self.problem.noise
+        solve = solve_pulp if has_costly_limits(self.problem) else solve_folded
+        return solve(
             self.problem,
             weights,
             time_limit_s=max(deadline - time.monotonic(), 0.1),
+            gap=gap,
             allowed_labels=labels,
-            lower_bound=priced.bound,
-            masks=masks,
+            lower_bound=bound,
+            masks=masks if noise.is_tabulated and noise.limits else None,
         )
-        return _better(priced.solution(), rest)
 
 
 def _better(known: Solution, rest: Solution) -> Solution:

@@ -12,13 +12,10 @@ from dataclasses import dataclass, replace
 
 from tritier.documents import NoiseModel, Plan, PlanReport, Predictions
 from tritier.errors import InfeasibleError, InputError
-from tritier.noise import Candidate
+from tritier.noise import Candidate, Outcome, Settled
 from tritier.planner import Group
-from tritier.planner.infeasible import Conflict, relaxations, without_limits
-from tritier.planner.problem import Problem, Weights
-from tritier.planner.search import solve
-from tritier.planner.solution import Status
-from tritier.timing.durations import MIB
+from tritier.planner.problem import Problem
+from tritier.planner.pulp_bottleneck import bottleneck_ms
 from tritier.workflow.coding import code_plan
 from tritier.workflow.noise_fit import settle_pick
 from tritier.workflow.plan import plan_from_groups
@@ -35,10 +32,11 @@ from tritier.workflow.planning_explain import (
 )
 from tritier.workflow.planning_figures import Predictor
 from tritier.workflow.planning_goals import Goals
+from tritier.workflow.planning_infeasible import infeasible
 from tritier.workflow.planning_search import Found, find
 from tritier.workflow.problem import BuiltProblem, build_problem
 from tritier.workflow.problem_noise import translated
-from tritier.workflow.problem_request import WIRE_CODECS, PlanningRequest
+from tritier.workflow.problem_request import WIRE_CODECS, PlanningRequest, listed
 
 MeasureNoise = Callable[[Collection[str]], Mapping[str, float]]
 Report = Callable[[str], None]
@@ -99,7 +97,7 @@ def plan_built(
     else:
         found = settled.once(built.problem)
     if found.placement is None:
-        raise _infeasible(settled.predictor, found)
+        raise infeasible(settled.predictor, found)
     solve_s = time.monotonic() - started
     plan = _plan(settled.predictor, found, name)
     report("explaining")
@@ -164,9 +162,7 @@ class _Settled:
         settled = settle_pick(noise, limits, pick, measure, check.inputs, check.runs)
         self.noise = (settled.model,)
         if settled.pick is None:
-            return self.once(built.with_noise(
-                [replace(row, budget=-1.0) for row in built.problem.noise.rows]
-            ))  # fmt: skip
+            return self._nothing(settled)
         self.problem, found = known[settled.pick.mask]
         request = replace(built.request, noise=self.noise)
         self.predictor = Predictor(replace(built, request=request), self.problem, self._overlap)
@@ -176,12 +172,26 @@ class _Settled:
                 self.measured_noise = dict(item.noise)
         return found
 
+    def _nothing(self, settled: Settled[NoiseModel]) -> Found:
+        """What is found where no choice is left: why there is none."""
+        if settled.outcome is Outcome.NOT_FOUND:
+            raise InfeasibleError(
+                f"all {settled.runs} choices of int8 layers that were measured are too noisy, and "
+                "other limits need int8 layers: measure more choices with --noise-runs, or loosen "
+                "a limit"
+            )
+        built = self.predictor.built
+        rows = built.rows_for(settled.model, with_margin=False)
+        return self.once(built.with_noise(rows, settled.refused, of=settled.model.layers))
+
     def _worth(self, found: Found) -> float:
         assert found.placement is not None
-        costs = self.predictor.predict(found.placement).costs
+        predicted = self.predictor.predict(found.placement)
         if self._goals.objective == "throughput":
-            return found.solution.value
-        return costs.value(found.weights)
+            return bottleneck_ms(predicted.costs)
+        if self._goals.objective == "makespan":
+            return predicted.simulated_ms
+        return predicted.costs.value(found.weights)
 
 
 def _plan(predictor: Predictor, found: Found, name: str | None) -> Plan:
@@ -206,8 +216,9 @@ def _plan(predictor: Predictor, found: Found, name: str | None) -> Plan:
     }
     if quantized and request.ranges is None:
         raise InputError(
-            f"{len(quantized)} layers are to be quantized and there are no ranges: calibrate with "
-            "`tritier ranges`, the ranges of the noise model, and pass the file with --ranges"
+            f"{listed(quantized)} {'is' if len(quantized) == 1 else 'are'} to be quantized, and "
+            "there are no ranges: pass those that `tritier ranges` or `tritier noise` wrote with "
+            "--ranges"
         )
     return code_plan(
         plan, request.model, request.graph, quantized, request.ranges, wire_codecs=codecs
@@ -235,7 +246,7 @@ def _report(
         noise_runs=settled.runs,
         servers=server_shares(predictor, found.placement),
         links=link_shares(predictor, found.placement),
-        limits=limit_uses(predictor, found.placement),
+        limits=limit_uses(predictor, found.placement, settled.measured_noise),
         baselines=baseline_entries(predictor, found),
         alternatives=tuple(alternative_entries(predictor, found, goals)) if explain else (),
         gains=tuple(gain_entries(predictor, found, goals)) if explain else (),
@@ -244,77 +255,3 @@ def _report(
         sources={key: str(value) for key, value in predictor.built.sources.items()},
         warnings=predictor.built.warnings,
     )
-
-
-def _infeasible(predictor: Predictor, found: Found) -> InfeasibleError:
-    """Which limits conflict, and how much each would have to be alone."""
-    if found.solution.status is Status.UNKNOWN:
-        return InfeasibleError(
-            f"no plan was found in the time limit, nor proven that there is none "
-            f"({found.solution.method}): allow more with --time-limit, or loosen a limit"
-        )
-    sets = _conflicts(predictor.problem)
-    if not sets:
-        return InfeasibleError(
-            "no plan: a layer may stand on no server, or a tensor may not go where it is needed, "
-            "even without any limit; check pins, forbidden servers, local tensors and closed links"
-        )
-    lines = []
-    for conflicts in sets:
-        lines += [f"  - {_conflict_text(predictor, item)}" for item in conflicts[:1]]
-        lines += [f"    with {_conflict_text(predictor, item)}" for item in conflicts[1:]]
-    every = "loosen one of each" if len(sets) > 1 else "loosen one of them"
-    return InfeasibleError(
-        "no plan keeps all limits; what conflicts, and what is enough if it alone is loosened:\n"
-        + "\n".join(lines)
-        + f"\n{every}, or add a server"
-    )
-
-
-def _conflicts(problem: Problem) -> list[list[Conflict]]:
-    """Sets of limits that can't be kept together, each with the others out of the way."""
-    found: list[list[Conflict]] = []
-    left = problem
-    while solve(left, Weights(1.0, 0.0)).status is Status.INFEASIBLE:
-        conflicts = relaxations(left, solve=solve)
-        if not conflicts:
-            break
-        found.append(conflicts)
-        left = without_limits(left, [item.limit for item in conflicts])
-    if len(found) < 2:
-        return found
-    return [
-        relaxations(
-            without_limits(
-                problem, [x.limit for other in found if other is not conflicts for x in other]
-            ),
-            solve=solve,
-        )
-        for conflicts in found
-    ]
-
-
-def _conflict_text(predictor: Predictor, item: Conflict) -> str:
-    what = _limit_text(predictor, item.limit.kind, item.limit.index, item.limit.value)
-    if item.nearest is None:
-        return f"{what}: no value is enough"
-    least = _limit_text(predictor, item.limit.kind, item.limit.index, item.nearest)
-    return f"{what}: {least} is enough" + ("" if item.proven else ", perhaps less")
-
-
-def _limit_text(predictor: Predictor, kind: str, index: int | None, value: float) -> str:
-    problem = predictor.problem
-    if kind == "latency":
-        return f"latency {value:.6g} ms"
-    if kind == "energy":
-        return f"energy {value:.6g} J"
-    if kind == "server energy" and index is not None:
-        return f"energy of {problem.servers[index]} {value:.6g} J"
-    if kind == "memory" and index is not None:
-        return f"memory of {problem.servers[index]} {value / MIB:.6g} MiB"
-    if kind == "noise" and index is not None:
-        noise = predictor.noise_of_load(index, value)
-        return f"noise of {problem.noise.rows[index].output} {noise:.6g}"
-    if kind == "allowed":
-        return "pins and forbidden servers" if value == 0 else f"{value:g} layers elsewhere"
-    return "choices of layers that were measured and refused"

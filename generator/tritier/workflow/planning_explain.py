@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -78,8 +78,11 @@ def link_shares(predictor: Predictor, placement: Placement) -> tuple[LinkShare, 
     )
 
 
-def limit_uses(predictor: Predictor, placement: Placement) -> tuple[LimitUse, ...]:
-    """Every limit, and how much of it is used."""
+def limit_uses(
+    predictor: Predictor, placement: Placement, measured: Mapping[str, float]
+) -> tuple[LimitUse, ...]:
+    """Every limit, and how much of it is used: of noise what was `measured`, by output, if it
+    was."""
     problem, costs = predictor.problem, predictor.predict(placement).costs
     limits, names = problem.limits, problem.servers
     rows = [
@@ -91,19 +94,13 @@ def limit_uses(predictor: Predictor, placement: Placement) -> tuple[LimitUse, ..
         for k, limit in enumerate(limits.server_energy_joule)
     ]
     rows += [
-        (f"memory of {names[k]}", "MiB", costs.memory_bytes[k] / MIB, limit / MIB)
+        (f"memory of {names[k]}", "MiB", (costs.memory_bytes[k] + process) / MIB,
+         (limit + process) / MIB)
         for k, limit in enumerate(limits.memory_bytes)
-    ]
-    margin = " with its margin" if predictor.built.request.noise_margin else ""
-    rows += [
-        (
-            f"noise of {row.output}{margin}",
-            "",
-            predictor.noise_of_load(index, row.load(placement.quantized)),
-            predictor.noise_of_load(index, row.budget),
-        )
-        for index, row in enumerate(problem.noise.rows)
-    ]
+        for process in [predictor.process_bytes(k)]
+    ]  # fmt: skip
+    rows += [_noise_use(predictor, placement, index, measured)
+             for index in range(len(problem.noise.rows))]  # fmt: skip
     return tuple(
         LimitUse(
             what=what, unit=unit, used=used, limit=limit, binding=used > _BINDING * limit
@@ -113,13 +110,25 @@ def limit_uses(predictor: Predictor, placement: Placement) -> tuple[LimitUse, ..
     )  # fmt: skip
 
 
+def _noise_use(
+    predictor: Predictor, placement: Placement, index: int, measured: Mapping[str, float]
+) -> tuple[str, str, float, float]:
+    row, request = predictor.problem.noise.rows[index], predictor.built.request
+    if row.output in measured:  # the row may have some slack, the limit has none
+        what = f"noise of {row.output}, measured"
+        return what, "", measured[row.output], request.noise_limits[row.output]
+    margin = " with its margin" if request.noise_margin else ""
+    used = predictor.noise_of_load(index, row.load(placement.quantized))
+    return f"noise of {row.output}{margin}", "", used, predictor.noise_of_load(index, row.budget)
+
+
 def baseline_entries(predictor: Predictor, found: Found) -> tuple[Baseline, ...]:
     """The table of rule R8."""
     return tuple(
         Baseline(
             what=baseline_text(predictor.problem, item),
             figures=predictor.figures(item.placement),
-            broken=tuple(broken_text(predictor.problem, x) for x in item.broken),
+            broken=tuple(broken_text(predictor, x) for x in item.broken),
             chosen=item.placement == found.placement,
         )
         for item in found.baselines
@@ -135,15 +144,17 @@ def baseline_text(problem: Problem, item: KnownBaseline) -> str:
     return f"best single cut to {server}, after '{problem.layers[item.cut_after]}'"
 
 
-def broken_text(problem: Problem, broken: Violation) -> str:
+def broken_text(predictor: Predictor, broken: Violation) -> str:
     """A limit that is not kept, in words."""
     if broken.kind == "allowed":
         return "layers or tensors that may not be there"
-    where = "" if broken.server is None else f" of {problem.servers[broken.server]}"
     if broken.kind == "noise":
         return "noise"
-    if broken.kind == "memory":
-        return f"memory{where}: {broken.value / MIB:.4g} MiB of {broken.limit / MIB:.4g}"
+    where = "" if broken.server is None else f" of {predictor.problem.servers[broken.server]}"
+    if broken.kind == "memory" and broken.server is not None:
+        process = predictor.process_bytes(broken.server)
+        used, limit = (broken.value + process) / MIB, (broken.limit + process) / MIB
+        return f"memory{where}: {used:.4g} MiB of {limit:.4g}"
     unit = "ms" if broken.kind == "latency" else "J"
     return f"{broken.kind.removeprefix('server ')}{where}: {broken.value:.4g} {unit} of " + (
         f"{broken.limit:.4g}"
@@ -213,7 +224,10 @@ def _looser(predictor: Predictor, placement: Placement) -> Iterator[Variant]:
         what = "energy" if name == "server_energy_joule" else "memory"
         for k, limit in enumerate(values):
             if math.isfinite(limit) and used[k] > _NEARLY * limit:
-                larger = tuple(x * _LARGER if i == k else x for i, x in enumerate(values))
+                # A tenth of what the user allows, which is for the server itself, too.
+                whole = limit + (predictor.process_bytes(k) if what == "memory" else 0)
+                more = whole * (_LARGER - 1)
+                larger = tuple(x + more if i == k else x for i, x in enumerate(values))
                 changes: dict[str, Any] = {name: larger}
                 yield Variant(
                     f"+10 % {what} on {problem.servers[k]}",

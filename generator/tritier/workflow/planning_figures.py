@@ -127,6 +127,12 @@ class Predictor:
                 found[output.output] = max(noise, found.get(output.output, 0.0))
         return found
 
+    def process_bytes(self, server: int) -> int:
+        """What a server takes anyway: the user's limit of memory is for that, too, the problem's is
+        without."""
+        timings = self.built.request.timings
+        return timings[self.problem.servers[server]].memory.process_bytes
+
     def noise_of_load(self, row: int, load: float) -> float:
         """The noise for which a row of the problem has this load, with the margin if it counts:
         the unit of the user's limit."""

@@ -7,21 +7,29 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tritier.errors import UsageError
+from tritier.errors import InfeasibleError, UsageError
 from tritier.planner.baselines import Baseline, baselines
 from tritier.planner.evaluate import evaluate, violations
 from tritier.planner.makespan import improve
 from tritier.planner.makespan_bound import makespan_bound
-from tritier.planner.objective import Extremes, extremes, pareto_front, solve_weighted
+from tritier.planner.objective import (
+    Aim,
+    Extremes,
+    ends,
+    extremes,
+    pareto_front,
+    solve_weighted,
+)
 from tritier.planner.problem import Placement, Problem, Weights
 from tritier.planner.pulp_bottleneck import bottleneck_ms, solve_bottleneck
+from tritier.planner.pulp_core import has_costly_limits, solve_folded
 from tritier.planner.pulp_model import solve_pulp
 from tritier.planner.pulp_solvers import DEFAULT_SOLVER
 from tritier.planner.search import Search
 from tritier.planner.simulation_graph import least_transfers
 from tritier.planner.solution import Solution, finished
 from tritier.planner.thesis_model import solve_thesis
-from tritier.workflow.planning_figures import Predictor
+from tritier.workflow.planning_figures import Predicted, Predictor
 from tritier.workflow.planning_goals import AUTO, Goals
 
 # Steps in which crossings are made dearer to get fewer components.
@@ -47,9 +55,9 @@ def find(problem: Problem, goals: Goals, predictor: Predictor) -> Found:
     """The best placement for the goal: what the solver found, or a baseline if that is better by
     what is predicted of it."""
     search = Search(problem)
-    solution, weights, ends = _solved(search, goals, predictor)
+    solution, weights, outer = _solved(search, goals, predictor)
     if solution.placement is None:
-        return Found(solution, None, weights, search, ends=ends)
+        return Found(solution, None, weights, search, ends=outer)
     known = tuple(baselines(problem, weights))
     if goals.max_components is not None:
         solution = _fewer(search, weights, solution, known, goals, predictor)
@@ -61,7 +69,7 @@ def find(problem: Problem, goals: Goals, predictor: Predictor) -> Found:
         if item.is_feasible and few and score(item.placement) < best * (1 - 1e-9):
             best, chosen = score(item.placement), item
     placement = chosen.placement if chosen else solution.placement
-    return Found(solution, placement, weights, search, known, chosen, ends)
+    return Found(solution, placement, weights, search, known, chosen, outer)
 
 
 def _solved(
@@ -75,21 +83,20 @@ def _solved(
         found = solve_bottleneck(search.problem, time_limit_s=limit)
         return found, Weights(1.0, 0.0), None
     if goals.objective == "weighted":
-        found, ends = solve_weighted(search, goals.latency_weight, time_limit_s=limit)
+        found, known = solve_weighted(search, goals.latency_weight, time_limit_s=limit)
         feasible = found.costs is not None
-        return found, ends.weights(goals.latency_weight) if feasible else Weights(), ends
-    ends = extremes(search, time_limit_s=limit)
-    if goals.objective == "energy":
-        return ends.thriftiest, Weights(0.0, 1.0), None
-    if goals.objective == "makespan" and ends.fastest.placement is not None:
-        return _makespan(search, ends, goals, predictor), Weights(1.0, 0.0), None
-    return ends.fastest, Weights(1.0, 0.0), None
+        return found, known.weights(goals.latency_weight) if feasible else Weights(), known
+    aim = Aim.ENERGY if goals.objective == "energy" else Aim.LATENCY
+    best = ends(search, [aim], time_limit_s=limit)[0]
+    if goals.objective == "makespan" and best.placement is not None:
+        best = _makespan(search, best, goals, predictor)
+    return best, aim.value, None
 
 
 def _weights_of(search: Search, goals: Goals) -> Weights:
     if goals.objective == "weighted":
-        ends = extremes(search, time_limit_s=goals.time_limit_s)
-        return ends.weights(goals.latency_weight) if ends.is_feasible else Weights()
+        known = extremes(search, time_limit_s=goals.time_limit_s)
+        return known.weights(goals.latency_weight) if known.is_feasible else Weights()
     if goals.objective in ("latency", "energy"):
         return Weights(1.0, 0.0) if goals.objective == "latency" else Weights(0.0, 1.0)
     raise UsageError(
@@ -99,12 +106,14 @@ def _weights_of(search: Search, goals: Goals) -> Weights:
 
 
 def _by_program(problem: Problem, weights: Weights, goals: Goals) -> Solution:
-    solve = solve_thesis if goals.formulation == "thesis" else solve_pulp
     solver = DEFAULT_SOLVER if goals.solver == AUTO else goals.solver
+    if goals.formulation == "thesis":
+        return solve_thesis(problem, weights, solver=solver, time_limit_s=goals.time_limit_s)
+    solve = solve_pulp if has_costly_limits(problem) else solve_folded
     return solve(problem, weights, solver=solver, time_limit_s=goals.time_limit_s)
 
 
-def _makespan(search: Search, ends: Extremes, goals: Goals, predictor: Predictor) -> Solution:
+def _makespan(search: Search, fastest: Solution, goals: Goals, predictor: Predictor) -> Solution:
     """Local search on the simulated latency, from the points of the front and the baselines. The
     bound is of the simulation, too."""
     problem = search.problem
@@ -112,13 +121,13 @@ def _makespan(search: Search, ends: Extremes, goals: Goals, predictor: Predictor
     starts += [item.placement for item in baselines(problem, Weights(1.0, 0.0))]
     found = improve(
         problem,
-        [start for start in [ends.fastest.placement, *starts] if start is not None],
+        [start for start in [fastest.placement, *starts] if start is not None],
         predictor.simulated_ms(),
         time_limit_s=goals.search_s,
         seed=goals.seed,
     )
     bound = makespan_bound(problem, least_transfers(problem, predictor.conditions))
-    method = f"{ends.fastest.method}, then local search ({found.evaluations} placements)"
+    method = f"{fastest.method}, then local search ({found.evaluations} placements)"
     costs = evaluate(problem, found.placement)
     return finished(found.placement, costs, found.makespan_ms, bound, method)
 
@@ -171,7 +180,7 @@ def _fewer(
         found = Search(dearer, search.order).solve(weights, time_limit_s=goals.time_limit_s / 10)
         if found.placement is not None:
             candidates.append(found.placement)
-    return _best_of(problem, candidates, weights, solution, most, predictor)
+    return _best_of(problem, candidates, weights, solution, goals, predictor)
 
 
 def _best_of(
@@ -179,22 +188,35 @@ def _best_of(
     candidates: Sequence[Placement],
     weights: Weights,
     solution: Solution,
-    most: int,
+    goals: Goals,
     predictor: Predictor,
 ) -> Solution:
+    assert goals.max_components is not None
     best: Solution | None = None
+    fewest = predictor.predict(solution.placement).components if solution.placement else 0
     for placement in candidates:
         costs = evaluate(problem, placement)
-        few = predictor.predict(placement).components <= most
-        if not few or violations(problem, placement, costs):
+        if violations(problem, placement, costs):
             continue
-        value = costs.value(weights)
+        components = predictor.predict(placement).components
+        fewest = min(fewest, components)
+        if components > goals.max_components:
+            continue
+        value = _value(goals, weights, predictor.predict(placement))
         if best is None or value < best.value:
             method = f"{solution.method}, with dearer crossings"
             best = finished(placement, costs, value, solution.bound, method)
     if best is None:
-        raise UsageError(
-            f"--max-components {most}: no placement with so few was found that keeps all limits; "
-            "allow more, or loosen a limit"
+        raise InfeasibleError(
+            f"--max-components {goals.max_components}: no placement with so few was found that "
+            f"keeps all limits, the fewest found are {fewest}; allow more, or loosen a limit or a "
+            "pin"
         )
     return best
+
+
+def _value(goals: Goals, weights: Weights, found: Predicted) -> float:
+    """What the solver of the objective minimises."""
+    if goals.objective == "throughput":
+        return bottleneck_ms(found.costs)
+    return found.simulated_ms if goals.objective == "makespan" else found.costs.value(weights)
