@@ -10,11 +10,13 @@ import pytest
 
 from tests.helpers.problems import brute_force, random_problem
 from tests.helpers.searching import WEIGHTS
+from tritier.errors import UsageError
 from tritier.planner import factors, fold, pulp_core
 from tritier.planner.evaluate import evaluate, violations
 from tritier.planner.fold import Core
 from tritier.planner.problem import Limits, Problem
 from tritier.planner.pulp_core import has_costly_limits, solve_folded
+from tritier.planner.pulp_model import solve_pulp
 from tritier.planner.rows import worth_of
 from tritier.planner.solution import Status
 
@@ -72,6 +74,17 @@ def test_without_limits_nothing_is_left() -> None:
     best, _ = brute_force(problem, WEIGHTS[2])
     assert core.constant == pytest.approx(best)
     assert evaluate(problem, core.placement({})).value(WEIGHTS[2]) == pytest.approx(best)
+
+
+def test_an_unknown_solver_is_refused_even_if_nothing_is_left_to_solve() -> None:
+    """By both kinds of programs."""
+    problem = random_problem(np.random.default_rng(3), with_noise=False)
+    allowed = np.zeros_like(problem.allowed)
+    allowed[:, problem.entry] = True
+    fixed = replace(problem, allowed=allowed)
+    for solve in (solve_folded, solve_pulp):
+        with pytest.raises(UsageError, match="nonsense"):
+            solve(fixed, WEIGHTS[0], solver="nonsense")
 
 
 def test_which_limits_can_be_folded() -> None:

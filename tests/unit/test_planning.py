@@ -419,7 +419,8 @@ def test_quantized_layers_are_in_the_plan_with_their_ranges(chain: LoadedModel) 
     assert found.report.figures.quantized_layers == 2
     assert found.report.figures.noise == {"y": pytest.approx(5**0.5)}
     used = limit(found, "noise of y with its margin")
-    assert (used.used, used.limit) == (pytest.approx(1.25 * 5**0.5), pytest.approx(2.9))
+    assert used.used == pytest.approx(1.25 * 5**0.5)
+    assert used.limit == pytest.approx(2.9)
     assert found.plan.predictions is not None
     assert found.plan.predictions.noise == pytest.approx(5**0.5)
     (gain,) = [x for x in make_plan(noisy(chain, noise_limits={"y": 2.7}), Goals()).report.gains
@@ -546,11 +547,10 @@ INFEASIBLE: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", INFEASIBLE)
-@pytest.mark.parametrize("objective", ["latency", "throughput"])
-def test_what_is_said_to_be_enough_is(chain: LoadedModel, name: str, objective: Any) -> None:
+def test_what_is_said_to_be_enough_is(chain: LoadedModel, name: str) -> None:
     """The named value, typed in as it is printed, makes a plan; a bit less does not."""
     changes, key = INFEASIBLE[name]
-    goals = Goals(objective=objective, explain=False)
+    goals = Goals(explain=False)
     asking = noisy(chain, **changes)
     text = refused(asking, goals)
     (line,) = [line for line in text.splitlines() if name in line]

@@ -2,7 +2,7 @@
 
 What is eliminated is settled exactly: its best label is known for every choice of labels around it.
 Of the layer graph of a network a few dozen layers stay, which an integer program solves quickly.
-Only costs may be folded: limits of energy and memory hang on all layers at once.
+Only costs may be folded: limits hang on all layers that have a part in them, which must be kept.
 """
 
 from __future__ import annotations

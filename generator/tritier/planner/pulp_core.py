@@ -21,7 +21,7 @@ from tritier.planner.fold import Core, Table, is_possible
 from tritier.planner.problem import Bools, Placement, Problem, Weights
 from tritier.planner.pulp_noise import add_noise, refuse
 from tritier.planner.pulp_rows import Rows, Sum
-from tritier.planner.pulp_solvers import DEFAULT_SOLVER, run
+from tritier.planner.pulp_solvers import DEFAULT_SOLVER, run, solver_named
 from tritier.planner.pulp_sums import MIB
 from tritier.planner.rows import worth_of
 from tritier.planner.solution import GAP, Solution, Status, finished, without
@@ -50,6 +50,7 @@ def solve_folded(
     if allowed_labels is not None:
         problem = replace(problem, allowed=_allowed(problem, allowed_labels))
     assert not has_costly_limits(problem), "limits of energy and latency can't be folded"
+    solver = solver_named(solver)  # also where nothing is left to solve
     method = f"folded, PuLP ({solver})"
     if not all(problem.labels):
         return without(math.inf, method)

@@ -11,7 +11,7 @@ from tritier.planner.evaluate import Costs, Violation, evaluate, violations
 from tritier.planner.noise_sets import NoiseLimit
 from tritier.planner.problem import Placement
 from tritier.planner.pulp_noise import refuse
-from tritier.planner.pulp_solvers import DEFAULT_SOLVER, Outcome, run
+from tritier.planner.pulp_solvers import DEFAULT_SOLVER, Outcome, run, solver_named
 from tritier.planner.pulp_sums import Model
 from tritier.planner.solution import GAP, Solution, Status, finished, without
 
@@ -69,6 +69,7 @@ def settle(
 
 def _run(model: Model, settings: Settings, time_limit_s: float) -> Outcome:
     program = model.rows.program
+    solver_named(settings.solver)  # an unknown one is a fault even if there is nothing to solve
     if not program.variables():  # everything is a constant
         value = program.objective.constant
         return Outcome(Status.OPTIMAL, value, value)

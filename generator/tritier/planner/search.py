@@ -15,9 +15,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import count
 
-from tritier.planner.elimination import Choice, Elimination, TooWide
+from tritier.planner.elimination import Choice, Elimination, Pass, TooWide
 from tritier.planner.evaluate import evaluate
-from tritier.planner.factors import Label
+from tritier.planner.factors import Label, Worth
 from tritier.planner.lagrange import Priced
 from tritier.planner.problem import Placement, Problem, Weights
 from tritier.planner.pulp_core import has_costly_limits, solve_folded
@@ -26,6 +26,9 @@ from tritier.planner.rows import rows_of, worth_of
 from tritier.planner.solution import GAP, Solution, Status, finished, without
 
 TIME_LIMIT_S = 60.0
+# Tables of a pass that are kept, in numbers (128 MB).
+KEPT_NUMBERS = 16_000_000
+_NO_ROOT = -1
 # For a first placement: seconds at most, share of the time at most, and a gap that is good enough.
 _COMBINING_S, _COMBINING_SHARE, _COMBINING_GAP = 5.0, 0.3, 1e-3
 
@@ -72,11 +75,19 @@ class Search:
             return [self.solve(each, time_limit_s=time_limit_s) for each in weights]
         roots = self.roots()
         worths = [worth_of(self.problem, each) for each in weights]
-        values = self.elimination.values(worths, roots)
+        done = self._pass(self.elimination, worths, roots)
         return [
-            self._branched(self.elimination, each, list(zip(row.tolist(), roots, strict=True)))
-            for each, row in zip(weights, values, strict=True)
+            self._branched(self.elimination, each, _Nodes(roots, done, number))
+            for number, each in enumerate(weights)
         ]
+
+    def _pass(
+        self, elimination: Elimination, worths: Sequence[Worth], roots: Sequence[Choice]
+    ) -> Pass:
+        """With its tables, if they are not too large to be kept: then nothing is done twice."""
+        if elimination.total * len(worths) * len(roots) <= KEPT_NUMBERS:
+            return elimination.run(worths, roots)
+        return Pass(elimination.values(worths, roots), [])
 
     def roots(self) -> list[Choice]:
         """Sets that hold every choice of quantized layers that is allowed."""
@@ -85,26 +96,25 @@ class Search:
             return [Choice(mask) for mask in noise.largest]
         return [Choice((1 << len(self.problem.quantizable)) - 1)]
 
-    def _branched(
-        self, elimination: Elimination, weights: Weights, nodes: list[tuple[float, Choice]]
-    ) -> Solution:
+    def _branched(self, elimination: Elimination, weights: Weights, roots: _Nodes) -> Solution:
         """The best of what the sets hold; the least value first, so the first allowed is best."""
         worth = worth_of(self.problem, weights)
         order = count()
-        heap = [(value, next(order), node) for value, node in nodes]
+        heap = [(value, next(order), node, number) for number, (value, node) in roots.items()]
         heapq.heapify(heap)
         while heap:
-            value, _, node = heapq.heappop(heap)
+            value, _, node, number = heapq.heappop(heap)
             if not math.isfinite(value):
                 break
-            placement = elimination.labels(elimination.run([worth], [node]))
+            done, *place = roots.tables(number) or (elimination.run([worth], [node]), 0, 0)
+            placement = elimination.labels(done, *place)
             if self.problem.noise.allows(placement.quantized):
                 return self._proven(placement, weights, value)
             children = list(self._children(node, placement.quantized))
             if children:
                 values = elimination.values([worth], children)[0].tolist()
                 for each, child in zip(values, children, strict=True):
-                    heapq.heappush(heap, (each, next(order), child))
+                    heapq.heappush(heap, (each, next(order), child, _NO_ROOT))
         return without(math.inf, "elimination")
 
     def _children(self, node: Choice, taken: int) -> Iterator[Choice]:
@@ -171,6 +181,23 @@ class Search:
             lower_bound=bound,
             masks=masks if noise.is_tabulated and noise.limits else None,
         )
+
+
+class _Nodes:
+    """The values of the sets to begin with, for one of the weights of a pass."""
+
+    def __init__(self, roots: Sequence[Choice], done: Pass, worth: int) -> None:
+        self._roots, self._done, self._worth = roots, done, worth
+
+    def items(self) -> Iterator[tuple[int, tuple[float, Choice]]]:
+        """(number, (value, set))."""
+        values = self._done.values[self._worth].tolist()
+        yield from enumerate(zip(values, self._roots, strict=True))
+
+    def tables(self, number: int) -> tuple[Pass, int, int] | None:
+        """The pass and the place in it, if its tables were kept and it is one of the sets."""
+        kept = self._done.tables and number != _NO_ROOT
+        return (self._done, self._worth, number) if kept else None
 
 
 def _better(known: Solution, rest: Solution) -> Solution:
