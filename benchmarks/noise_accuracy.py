@@ -232,13 +232,21 @@ def exhaustive(case: Case, options: argparse.Namespace) -> None:
     some = {s: truth[s] for s in verification(count, options.verification, 1, list(samples))}
     slack = max(SLACK, figures(some, lambda s: predict(terms, 0.0, 2, s)).mape)
     for seed in range(options.gains):
-        _picks(truth, samples, count, seed, slack)
+        for in_turn in (False, True):
+            _picks(truth, samples, count, seed, slack, in_turn)
 
 
 def _picks(
-    truth: Mapping[int, float], samples: Mapping[int, float], count: int, seed: int, slack: float
+    truth: Mapping[int, float],
+    samples: Mapping[int, float],
+    count: int,
+    seed: int,
+    slack: float,
+    in_turn: bool,
 ) -> None:
-    """A planner that knows its gains exactly and the noise by the model only."""
+    """A planner that knows its gains exactly and the noise by the model only; `in_turn` each limit
+    knows what was measured for those before it."""
+    samples = dict(samples)
     gains = np.random.default_rng(seed).lognormal(0.0, 0.6, count)
     value = {
         subset: float(sum(gains[i] for i in range(count) if subset >> i & 1))
@@ -267,9 +275,12 @@ def _picks(
         right += done.pick.value == value[best]
         lost.append(1 - done.pick.value / value[best] if value[best] else 0.0)
         runs += done.runs
+        if in_turn:
+            samples |= done.measured
     print(
-        f"  gains {seed}: the true optimum at {right} of {LIMITS} limits, {runs / LIMITS:.2f} "
-        f"measurements each; mean loss of gain {statistics.mean(lost):.2%}"
+        f"  gains {seed}{', limits in turn' if in_turn else ''}: the true optimum at {right} of "
+        f"{LIMITS} limits, {runs / LIMITS:.2f} measurements each; mean loss of gain "
+        f"{statistics.mean(lost):.2%}"
     )
 
 

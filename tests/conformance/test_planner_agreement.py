@@ -26,7 +26,7 @@ VARIATIONS = 40
 PARTS = 5
 # Of the variations, those that the integer program solves unfolded: a second or two each for the
 # larger graphs. The rest it solves folded, which shares the tables of the search.
-UNFOLDED = {"yolo11x-seg": 5, "yolo11m": 6, "yolo11n export": 30, "yolo11m export": 6}
+UNFOLDED = {"yolo11x-seg": 3, "yolo11m": 4, "yolo11n export": 20, "yolo11m export": 4}
 
 
 def confirm(problem: Problem, weights: Weights, found: Solution) -> None:

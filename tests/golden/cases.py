@@ -2,9 +2,9 @@
 
 Golden are: the generated tree of each case (`expected/`), the message of each bad input
 (`bad/*/error.txt`, `expected/bad_models.txt`), the program of a tiny placement problem
-(`expected/planner_tiny.lp`) and the JSON schemas of the documents (`docs/schemas/`). Nothing in
-them depends on the machine: the layers are elementwise, so that even the trial of a batch is exact
-everywhere.
+(`expected/planner_tiny.lp`), what `tritier plan` prints (`expected/plan_*.txt`) and the JSON
+schemas of the documents (`docs/schemas/`). Nothing in them depends on the machine: the layers are
+elementwise, so that even the trial of a batch is exact everywhere.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import onnx.parser
 
-from tests.golden import bad_models, planner_model
+from tests.golden import bad_models, planner_model, planner_text
 from tritier import documents
 from tritier.documents import (
     Assignment,
@@ -64,6 +64,8 @@ def golden() -> dict[str, bytes]:
         files[f"tests/golden/bad/{folder.name}/error.txt"] = error_of(folder).encode() + b"\n"
     files["tests/golden/expected/bad_models.txt"] = bad_models.messages().encode()
     files["tests/golden/expected/planner_tiny.lp"] = planner_model.text().encode()
+    files["tests/golden/expected/plan_tables.txt"] = planner_text.tables().encode()
+    files["tests/golden/expected/plan_infeasible.txt"] = planner_text.errors().encode()
     for name, document in SCHEMAS.items():
         files[f"docs/schemas/{name}.json"] = _pretty(document.model_json_schema())
     return files

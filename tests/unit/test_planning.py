@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -370,7 +371,7 @@ def test_fewer_components(chain: LoadedModel) -> None:
     free = make_plan(mixed(chain), Goals())
     assert free.report.figures.components == 3
     for objective in ("latency", "throughput", "makespan"):
-        goals = Goals(objective=objective, max_components=2, search_s=0.1)  # type: ignore[arg-type]
+        goals = Goals(objective=objective, max_components=2, search_s=0.1)
         found = make_plan(mixed(chain), goals)
         assert len(found.plan.components) == found.report.figures.components <= 2
         assert found.report.value >= found.report.bound
@@ -379,6 +380,30 @@ def test_fewer_components(chain: LoadedModel) -> None:
         if objective == "makespan":
             assert found.report.value == pytest.approx(found.report.figures.latency_ms)
     assert make_plan(mixed(chain), Goals(max_components=3)).plan.id == free.plan.id
+
+
+def test_fewer_components_may_take_more_crossings(tmp_path: Path) -> None:
+    """The last layer reads the input, too: on the entry it is a component more, and fewer tensors
+    cross than where the layer before it is."""
+    text = """
+        g (float[1,1,512,512] x) => (float[1,1,512,512] y) {
+          [n1] a = Neg(x) [n2] b = Relu(a) [n3] c = Neg(b) [add] y = Add(c, x)
+        }
+    """
+    model = load(tmp_path, text)
+    pairs = [(a, b) for a in "abc" for b in "abc" if a != b]
+    times = dict.fromkeys(("n1", "n2", "n3", "add"), (1.0, None))
+    asking = request(
+        model, "abc", times, pins={"n1": "a", "n2": "b", "n3": "c"},
+        timings={name: timing(model, name, times, borders=[]) for name in "abc"},
+        network=network(*(link(a, b, 100, 4) for a, b in pairs), names="abc"),
+    )  # fmt: skip
+    free = make_plan(asking, Goals(explain=False))
+    assert [part.server for part in free.plan.components] == ["a", "b", "c", "a"]
+    few = make_plan(asking, Goals(explain=False, max_components=3))
+    assert [part.server for part in few.plan.components] == ["a", "b", "c"]
+    assert len(few.plan.wires) > len(free.plan.wires)
+    assert few.report.bound == free.report.value < few.report.value
 
 
 def test_too_few_components_for_pins(chain: LoadedModel) -> None:

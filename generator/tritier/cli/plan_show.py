@@ -51,7 +51,7 @@ def _show_summary(report: PlanReport) -> None:
 def _show_shares(report: PlanReport) -> None:
     show_table(
         "where the time goes: servers",
-        ["server", "layers", "components", "compute ms", "energy J", "memory"],
+        ["server", "layers", "components", "compute ms", "energy J", "models' memory"],
         [
             (x.server, x.layers, x.components, f"{x.compute_ms:.4g}", f"{x.energy_joule:.4g}",
              size_text(x.memory_bytes))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
-import numpy as np
-
-from tritier.errors import InfeasibleError, UsageError
+from tritier.errors import UsageError
 from tritier.planner.baselines import Baseline, baselines
-from tritier.planner.evaluate import evaluate, violations
+from tritier.planner.evaluate import evaluate
 from tritier.planner.makespan import improve
 from tritier.planner.makespan_bound import makespan_bound
 from tritier.planner.objective import (
@@ -29,11 +27,9 @@ from tritier.planner.search import Search
 from tritier.planner.simulation_graph import least_transfers
 from tritier.planner.solution import Solution, finished
 from tritier.planner.thesis_model import solve_thesis
-from tritier.workflow.planning_figures import Predicted, Predictor
+from tritier.workflow.planning_components import fewer
+from tritier.workflow.planning_figures import Predictor
 from tritier.workflow.planning_goals import AUTO, Goals
-
-# Steps in which crossings are made dearer to get fewer components.
-_PENALTIES = 14
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ def find(problem: Problem, goals: Goals, predictor: Predictor) -> Found:
         return Found(solution, None, weights, search, ends=outer)
     known = tuple(baselines(problem, weights))
     if goals.max_components is not None:
-        solution = _fewer(search, weights, solution, known, goals, predictor)
+        solution = fewer(search, weights, solution, known, goals, predictor)
     assert solution.placement is not None
     score = _scorer(goals, weights, predictor)
     best, chosen = score(solution.placement), None
@@ -148,75 +144,3 @@ def _scorer(goals: Goals, weights: Weights, predictor: Predictor) -> Callable[[P
 
 def _components(predictor: Predictor, item: Baseline) -> int:
     return predictor.predict(item.placement).components
-
-
-def _fewer(
-    search: Search,
-    weights: Weights,
-    solution: Solution,
-    known: Sequence[Baseline],
-    goals: Goals,
-    predictor: Predictor,
-) -> Solution:
-    """The best placement found with few components; the bound stays that of any number."""
-    most = goals.max_components
-    assert most is not None
-    assert solution.placement is not None
-    problem = search.problem
-    if predictor.predict(solution.placement).components <= most:
-        return solution
-    candidates = [item.placement for item in known if item.is_feasible]
-    typical = float(np.median(problem.float_ms.sum(axis=0)))
-    off = ~np.eye(len(problem.servers), dtype=bool)
-    for step in range(_PENALTIES):
-        fee = typical * 10.0 ** (-3 + step * 0.35)
-        dearer = replace(
-            problem,
-            transfer_ms=problem.transfer_ms + fee * off,
-            coded_ms=problem.coded_ms + fee * off,
-        )
-        if problem.has_rows:  # limits of time and energy would count the fees
-            dearer = replace(dearer, limits=replace(problem.limits, latency_ms=np.inf))
-        found = Search(dearer, search.order).solve(weights, time_limit_s=goals.time_limit_s / 10)
-        if found.placement is not None:
-            candidates.append(found.placement)
-    return _best_of(problem, candidates, weights, solution, goals, predictor)
-
-
-def _best_of(
-    problem: Problem,
-    candidates: Sequence[Placement],
-    weights: Weights,
-    solution: Solution,
-    goals: Goals,
-    predictor: Predictor,
-) -> Solution:
-    assert goals.max_components is not None
-    best: Solution | None = None
-    fewest = predictor.predict(solution.placement).components if solution.placement else 0
-    for placement in candidates:
-        costs = evaluate(problem, placement)
-        if violations(problem, placement, costs):
-            continue
-        components = predictor.predict(placement).components
-        fewest = min(fewest, components)
-        if components > goals.max_components:
-            continue
-        value = _value(goals, weights, predictor.predict(placement))
-        if best is None or value < best.value:
-            method = f"{solution.method}, with dearer crossings"
-            best = finished(placement, costs, value, solution.bound, method)
-    if best is None:
-        raise InfeasibleError(
-            f"--max-components {goals.max_components}: no placement with so few was found that "
-            f"keeps all limits, the fewest found are {fewest}; allow more, or loosen a limit or a "
-            "pin"
-        )
-    return best
-
-
-def _value(goals: Goals, weights: Weights, found: Predicted) -> float:
-    """What the solver of the objective minimises."""
-    if goals.objective == "throughput":
-        return bottleneck_ms(found.costs)
-    return found.simulated_ms if goals.objective == "makespan" else found.costs.value(weights)
