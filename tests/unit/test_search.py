@@ -11,15 +11,17 @@ import pytest
 
 from tests.helpers.problems import brute_force, random_problem
 from tests.helpers.searching import WEIGHTS, check
+from tritier.errors import CheckFailed
 from tritier.planner import elimination as elimination_module
 from tritier.planner import factors
 from tritier.planner.baselines import baselines
 from tritier.planner.elimination import Elimination, min_fill
 from tritier.planner.evaluate import evaluate, violations
+from tritier.planner.factors import TooWide
 from tritier.planner.marginals import min_marginals
 from tritier.planner.noise_sets import NoiseLimit, NoiseRow
 from tritier.planner.objective import extremes, pareto_front, solve_weighted
-from tritier.planner.problem import Limits, Placement
+from tritier.planner.problem import Flow, Limits, Placement, Problem, Weights
 from tritier.planner.rows import worth_of
 from tritier.planner.search import Search, solve
 from tritier.planner.solution import Status
@@ -63,7 +65,7 @@ def test_tables_that_are_too_large_go_to_the_integer_program(
 ) -> None:
     """Nothing is held in memory that does not fit."""
     problem = random_problem(np.random.default_rng(5), layers=7, servers=3)
-    monkeypatch.setattr(elimination_module, "MOST_NUMBERS", 2)
+    monkeypatch.setattr(elimination_module, "WIDEST_TABLE", 2)
     assert Search(problem).elimination is None
     check(problem, WEIGHTS[2])
 
@@ -99,6 +101,89 @@ def test_marginals_are_what_a_pin_costs(seed: int) -> None:
             allowed[layer, server] = True
             best, _ = brute_force(replace(problem, allowed=allowed), WEIGHTS[2])
             assert cost == pytest.approx(best) or (math.isinf(cost) and math.isinf(best))
+
+
+@pytest.mark.parametrize("seed", [7, 17, 21, 41, 55, 60])
+def test_limits_with_sets_of_which_not_all_parts_are_allowed(seed: int) -> None:
+    """A smaller set may be the only one that keeps the other limits."""
+    rng = np.random.default_rng(90000 + seed)
+    count = int(rng.integers(2, 5))
+    problem = random_problem(rng, layers=7, servers=2, quantizable=count, with_rows=True)
+    refused = frozenset(m for m in range(1, 1 << count) if rng.random() < 0.5)
+    check(replace(problem, noise=NoiseLimit(count, (), refused)), WEIGHTS[seed % 3])
+
+
+def test_proofs_do_not_depend_on_the_unit() -> None:
+    """An objective of 1e-13 is as far from its bound as one of a thousand."""
+    problem = random_problem(
+        np.random.default_rng(9), layers=6, servers=2, quantizable=2, with_rows=True
+    )
+    best, _ = brute_force(problem, Weights(1.0, 0.0))
+    found = solve(problem, Weights(1e-15, 0.0))
+    assert found.value == pytest.approx(best * 1e-15, rel=1e-6, abs=0)
+
+
+def test_a_tensor_with_many_consumers_on_many_servers_needs_no_table() -> None:
+    """States grow with two to the power of the servers: an integer program takes over."""
+    count, servers = 9, 8
+    rng = np.random.default_rng(1)
+    times = rng.uniform(1, 9, (count, servers))
+    times[[0, -1]] = 0
+    allowed = np.ones((count, servers), dtype=bool)
+    allowed[[0, -1], 1:] = False
+    flows = [Flow("input", 0, (1,)), Flow("wide", 1, tuple(range(2, count - 1)), (2, 3))]
+    flows += [Flow(f"output{i}", i, (count - 1,)) for i in range(2, count - 1)]
+    off = ~np.eye(servers, dtype=bool)
+    transfer_ms = off * rng.uniform(0.1, 1, (len(flows), 1, 1))
+    problem = Problem(
+        layers=tuple(map(str, range(count))), servers=tuple(map(str, range(servers))), entry=0,
+        float_ms=times, int8_ms=times / 2, allowed=allowed, flows=tuple(flows),
+        transfer_ms=transfer_ms, coded_ms=transfer_ms / 4, compute_watt=np.ones(servers),
+        send_watt=np.ones(servers), float_bytes=times, int8_bytes=times, working_bytes=times,
+        quantizable=(2, 3),
+    )  # fmt: skip
+    with pytest.raises(TooWide, match="wide"):
+        Elimination(problem)
+    found = solve(problem, Weights())
+    assert found.status is Status.OPTIMAL
+    few = replace(problem, allowed=allowed & (np.arange(servers) < 2))
+    assert found.value <= solve(few, Weights()).value
+
+
+def test_energy_that_nobody_uses_leaves_latency_to_choose() -> None:
+    """The second aim counts even if the first is 0."""
+    problem = random_problem(
+        np.random.default_rng(2), layers=6, servers=3, quantizable=0, with_noise=False
+    )
+    free = replace(problem, compute_watt=np.zeros(3), send_watt=np.zeros(3))
+    thriftiest = extremes(Search(free)).thriftiest
+    assert thriftiest.costs is not None
+    assert thriftiest.costs.latency_ms == pytest.approx(brute_force(free, WEIGHTS[0])[0])
+
+
+def test_a_front_of_negative_sums_ends() -> None:
+    """Recorded int8 times can be below 0."""
+    problem = random_problem(
+        np.random.default_rng(2), layers=6, servers=2, quantizable=2, with_noise=False
+    )
+    front = pareto_front(Search(replace(problem, int8_ms=problem.int8_ms - 200)))
+    assert front[0].costs.latency_ms < 0
+
+
+def test_a_front_without_time() -> None:
+    """Points that were not found in time are left out."""
+    problem = random_problem(
+        np.random.default_rng(2), layers=7, servers=3, quantizable=2, with_rows=True
+    )
+    pareto_front(Search(problem), bounded=2, time_limit_s=0.0)
+
+
+def test_numbers_that_no_solver_takes() -> None:
+    """The error names the solver."""
+    problem = random_problem(np.random.default_rng(4), with_noise=False)
+    tiny = replace(problem, limits=Limits(latency_ms=1e-300))
+    with pytest.raises(CheckFailed, match="HiGHS"):
+        solve(tiny, WEIGHTS[0])
 
 
 def test_a_layer_that_may_stand_nowhere() -> None:

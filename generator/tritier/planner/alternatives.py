@@ -73,10 +73,11 @@ def _restricted(
 def _nearest(
     search: Search, weights: Weights, best: Solution, time_limit_s: float
 ) -> Solution | None:
-    """The optimum among placements with one of the layers whose other server costs least."""
+    """The optimum among placements with one of the layers whose other server costs least; not known
+    where energy, latency or memory is limited."""
     assert best.placement is not None
-    if search.elimination is None:
-        return None
+    if search.elimination is None or search.rows:
+        return None  # what limits cost is not in the marginals
     problem = search.problem
     worth = worth_of(problem, weights)
     costs: list[tuple[float, int, int]] = []

@@ -1,6 +1,7 @@
 """What anyone would do without a planner (rule R8): everything on one server, or one cut.
 
-Baselines choose their quantized layers as well as plans do, so that they are not beaten by that.
+Baselines quantize too: all on one server as well as plans do, a cut with the largest sets that the
+noise allows.
 """
 
 from __future__ import annotations
@@ -58,10 +59,8 @@ def _all_on(problem: Problem, weights: Weights, server: int) -> Baseline:
 def _cheapest(problem: Problem, weights: Weights, allowed: Bools) -> Placement:
     """The best choice of quantized layers, within all limits if that is possible."""
     servers = tuple(int(row.argmax()) for row in allowed)
-    for limits in (problem.limits, Limits()):
+    for limits in dict.fromkeys((problem.limits, Limits())):
         restricted = replace(problem, allowed=allowed, limits=limits)
-        if not restricted.has_rows and limits is problem.limits and problem.has_rows:
-            continue
         found = Search(restricted).solve(weights, time_limit_s=5.0)
         if found.placement is not None:
             return found.placement

@@ -16,16 +16,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tritier.planner.factors import Factor, Factors, Worth
+from tritier.planner.factors import Factor, Factors, TooWide, Worth
 from tritier.planner.problem import Floats, Placement, Problem
 
 Ints = npt.NDArray[np.int64]
 # Numbers in the tables that one pass may hold at once: 1 GB.
 MOST_NUMBERS = 125_000_000
-
-
-class TooWide(Exception):
-    """The tables of a problem would not fit in memory: it needs an integer program."""
+# A problem with a larger table goes to an integer program, which is faster then.
+WIDEST_TABLE = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -67,18 +65,21 @@ class Pass:
 class Elimination:
     """A problem, ready to be solved for any worth and any choice of quantized layers.
 
-    Raises TooWide if a table alone would be too large.
+    `order` is that of an earlier one, taken if the same variables have more than one label.
+    Raises TooWide if its tables would be too large.
     """
 
     def __init__(self, problem: Problem, order: Sequence[int] | None = None) -> None:
         self.problem = problem
         self.factors = Factors(problem)
-        self.order = tuple(order) if order is not None else self._order()
+        free = {v for v, labels in enumerate(self.factors.domains) if labels > 1}
+        fits = order is not None and set(order) == free
+        self.order = tuple(order) if order is not None and fits else self._order()
         self.steps = self._steps()
         self.numbers = max((math.prod(step.shape) for step in self.steps), default=1)
         self.total = sum(math.prod(step.shape) for step in self.steps)
-        if self.numbers > MOST_NUMBERS:
-            raise TooWide(f"a table of {self.numbers} numbers")
+        if self.numbers > WIDEST_TABLE or self.total > MOST_NUMBERS // 2:
+            raise TooWide(f"a table of {self.numbers} numbers, {self.total} in all")
 
     def values(self, worths: Sequence[Worth], choices: Sequence[Choice]) -> Floats:
         """The least cost for each worth and choice, infinite if none; [worths, choices]."""

@@ -22,7 +22,14 @@ from tritier.planner.problem import Floats, Problem
 Ints = npt.NDArray[np.int64]
 # Consumers that a table holds beside its source; a tensor with more becomes a chain of states.
 WIDEST = 4
+# Numbers in the table between two states, and in any table of costs.
+MOST_CELLS = 4_000_000
 Label = tuple[int, bool]
+_State = tuple[int, int, bool]
+
+
+class TooWide(Exception):
+    """The tables of a problem would not fit in memory: it needs an integer program."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +55,9 @@ class Worth:
 
 
 class Factors:
-    """All tables of a problem. `domains` has the number of labels of each layer and, after, state.
+    """All tables of a problem; raises TooWide if they would be too large.
+
+    `domains` has the number of labels of each layer and, after those, of each state.
 
     A number of the long array costs `time` x the worth of a millisecond on its server, plus `held`
     x the worth of a byte there; it is infinite where `forbidden`.
@@ -141,20 +150,28 @@ class Factors:
             self._add((flow.source, *flow.consumers), row, source)
 
     def _chain(self, problem: Problem, index: int) -> None:
-        """States between the consumers: (label of the source, servers in need, in 8 bits)."""
+        """States between consumers: (server of the source, other servers in need, in 8 bits)."""
         flow = problem.flows[index]
         count = len(problem.servers)
-        starts = self.labels[flow.source]
         bits = (False, True) if flow.coded_by else (False,)
-        states = list(product(range(len(starts)), range(1 << count), bits))
+        states = [
+            (source, needed, coded)
+            for source, needed, coded in product(range(count), range(1 << count), bits)
+            if not needed >> source & 1
+        ]
+        widest = max(len(self.labels[layer]) for layer in flow.consumers)
+        if len(states) ** 2 * widest > MOST_CELLS:
+            raise TooWide(f"tensor '{flow.name}' has {len(flow.consumers)} consumers")
         number = {state: i for i, state in enumerate(states)}
 
-        def after(state: tuple[int, int, bool], layer: int, label: Label) -> tuple[int, int, bool]:
-            needed = state[1] | (1 << label[0] if label[0] != starts[state[0]][0] else 0)
-            return state[0], needed, state[2] or (layer in flow.coded_by and label[1])
+        def after(state: _State, layer: int, label: Label) -> _State:
+            source, needed, coded = state
+            needed |= 1 << label[0] if label[0] != source else 0
+            return source, needed, coded or (layer in flow.coded_by and label[1])
 
-        before: list[tuple[int, int, bool]] = [
-            (i, 0, flow.source in flow.coded_by and label[1]) for i, label in enumerate(starts)
+        before: list[_State] = [
+            (server, 0, flow.source in flow.coded_by and mode)
+            for server, mode in self.labels[flow.source]
         ]
         variable = flow.source
         for layer in flow.consumers[:-1]:
@@ -163,22 +180,20 @@ class Factors:
             for (i, state), (j, label) in product(enumerate(before), enumerate(labels)):
                 table[i, j, number[after(state, layer, label)]] = 0.0
             self.domains.append(len(states))
-            state_variable = len(self.domains) - 1
-            zeros = np.zeros(table.size, dtype=np.int64)
-            self._add((variable, layer, state_variable), table.ravel(), zeros)
-            variable, before = state_variable, states
+            made = len(self.domains) - 1
+            self._add((variable, layer, made), table.ravel(), np.zeros(table.size, dtype=np.int64))
+            variable, before = made, states
         layer = flow.consumers[-1]
-        rows = [
-            self._passage(problem, index, after(state, layer, label))
-            for state, label in product(before, self.labels[layer])
-        ]
-        sources = [starts[state[0]][0] for state in before for _ in self.labels[layer]]
-        self._add((variable, layer), np.array(rows), np.array(sources, dtype=np.int64))
+        ends = [after(state, layer, x) for state in before for x in self.labels[layer]]
+        times = np.array([self._passage(problem, index, state) for state in ends])
+        sources = np.array([source for source, _, _ in ends], dtype=np.int64)
+        self._add((variable, layer), times, sources)
 
-    def _passage(self, problem: Problem, index: int, state: tuple[int, int, bool]) -> float:
-        source = self.labels[problem.flows[index].source][state[0]][0]
-        times = (problem.coded_ms if state[2] else problem.transfer_ms)[index, source]
-        return float(sum(times[k] for k in range(len(times)) if state[1] >> k & 1))
+    @staticmethod
+    def _passage(problem: Problem, index: int, state: _State) -> float:
+        source, needed, coded = state
+        times = (problem.coded_ms if coded else problem.transfer_ms)[index, source]
+        return float(sum(times[k] for k in range(len(times)) if needed >> k & 1))
 
     def _add(
         self, scope: Sequence[int], times: Floats, servers: Ints, bit: int | None = None

@@ -86,7 +86,7 @@ class Priced:
         worth = worth_of(self._problem, self._weights, self._rows, self._prices)
         offset = self._worth_of_limits(self._prices)
         most = math.inf if self._best is None else self._best[0]
-        most += 1e-9 * abs(most) + 1e-12 if math.isfinite(most) else 0.0
+        most += 1e-9 * abs(most) if math.isfinite(most) else 0.0
         values = self._elimination.values([worth], self._roots)[0] - offset
         choices = [
             c for c, value in zip(self._roots, values.tolist(), strict=True) if value <= most

@@ -107,10 +107,10 @@ def ends(
 def _second(aim: Aim, first: Solution) -> Weights:
     """The first aim, and a little of the other."""
     assert first.costs is not None
-    joule, ms = first.costs.energy_joule, first.costs.latency_ms
-    if aim is Aim.LATENCY:
-        return Weights(1.0, SECOND * first.value / joule if joule > 0 else 0.0)
-    return Weights(SECOND * first.value / ms if ms > 0 else 0.0, 1.0)
+    other = first.costs.energy_joule if aim is Aim.LATENCY else first.costs.latency_ms
+    # where the first aim is 0, any share of the second will do
+    share = SECOND * (abs(first.value) or 1.0) / abs(other) if other else 0.0
+    return Weights(1.0, share) if aim is Aim.LATENCY else Weights(share, 1.0)
 
 
 def _kept(first: Solution, second: Solution, weights: Weights) -> Solution:
@@ -118,7 +118,7 @@ def _kept(first: Solution, second: Solution, weights: Weights) -> Solution:
     if second.costs is None:
         return first
     value = second.costs.value(weights)
-    if value > first.value * (1 + 2 * SECOND):
+    if value > first.value + 2 * SECOND * abs(first.value):
         return first
     return replace(first, placement=second.placement, costs=second.costs, value=value)
 
@@ -147,8 +147,8 @@ class FrontPoint:
 def pareto_front(
     search: Search, bounded: int = 0, *, time_limit_s: float = TIME_LIMIT_S
 ) -> list[FrontPoint]:
-    """All supported points, from the fastest to the thriftiest, and up to `bounded` more: the least
-    energy under limits of latency that share out the largest gaps.
+    """All supported points, if each solve ends in time, from the fastest to the thriftiest, and up
+    to `bounded` more: the least energy under limits of latency that share out the largest gaps.
 
     Supported points are found between two known ones by the weights of the line through them
     (Y. Aneja and K. Nair, "Bicriteria transportation problem", Management Science 25, 1979).
@@ -161,10 +161,13 @@ def pareto_front(
     pairs = [(first, last)] if len(known) == 2 else []
     while pairs:
         lines = [_line(a, b) for a, b in pairs]
-        found = [_point(s) for s in _solve(search, lines, time_limit_s)]
         following = []
-        for (a, b), line, point in zip(pairs, lines, found, strict=True):
-            if point.costs.value(line) < a.costs.value(line) * (1 - _SAME) and not (
+        solved = _solve(search, lines, time_limit_s)
+        for (a, b), line, solution in zip(pairs, lines, solved, strict=True):
+            if solution.costs is None:
+                continue  # not found in time
+            point, least = _point(solution), a.costs.value(line)
+            if point.costs.value(line) < least - _SAME * abs(least) and not (
                 _same(point, a) or _same(point, b)
             ):
                 known.append(point)
@@ -203,8 +206,8 @@ def _with_bounded(
 
 def _beaten(costs: Costs, by: Costs) -> bool:
     return (
-        by.latency_ms <= costs.latency_ms * (1 + _SAME)
-        and by.energy_joule <= costs.energy_joule * (1 + _SAME)
+        by.latency_ms <= costs.latency_ms + _SAME * abs(costs.latency_ms)
+        and by.energy_joule <= costs.energy_joule + _SAME * abs(costs.energy_joule)
     )  # fmt: skip
 
 
@@ -226,6 +229,6 @@ def _line(a: FrontPoint, b: FrontPoint) -> Weights:
 
 def _same(a: FrontPoint, b: FrontPoint) -> bool:
     return (
-        abs(a.costs.latency_ms - b.costs.latency_ms) <= _SAME * a.costs.latency_ms
-        and abs(a.costs.energy_joule - b.costs.energy_joule) <= _SAME * a.costs.energy_joule
+        abs(a.costs.latency_ms - b.costs.latency_ms) <= _SAME * abs(a.costs.latency_ms)
+        and abs(a.costs.energy_joule - b.costs.energy_joule) <= _SAME * abs(a.costs.energy_joule)
     )  # fmt: skip

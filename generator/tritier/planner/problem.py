@@ -97,7 +97,8 @@ class Problem:
         assert list(self.quantizable) == sorted(set(self.quantizable))
         assert self.noise.count in (0, len(self.quantizable))
         for flow in self.flows:
-            assert flow.source < min(flow.consumers), flow
+            assert flow.source < flow.consumers[0], flow
+            assert list(flow.consumers) == sorted(set(flow.consumers)), flow
             assert {flow.source, *flow.consumers}.issuperset(flow.coded_by), flow
 
     @cached_property

@@ -16,9 +16,10 @@ from dataclasses import replace
 import numpy as np
 
 from tritier.planner.evaluate import evaluate, violations
-from tritier.planner.factors import Label
+from tritier.planner.factors import Label, TooWide
 from tritier.planner.fold import Core, Table, is_possible
 from tritier.planner.problem import Bools, Placement, Problem, Weights
+from tritier.planner.pulp_model import solve_pulp
 from tritier.planner.pulp_noise import add_noise, refuse
 from tritier.planner.pulp_rows import Rows, Sum
 from tritier.planner.pulp_solvers import DEFAULT_SOLVER, run, solver_named
@@ -58,7 +59,14 @@ def solve_folded(
     known = -math.inf if lower_bound is None else lower_bound
     kept = _kept(problem)
     while True:  # each time more layers are kept, so this ends
-        core = Core(problem, worth_of(problem, weights), kept)
+        try:
+            core = Core(problem, worth_of(problem, weights), kept)
+        except TooWide:
+            left = max(end - time.perf_counter(), 0.1)
+            return solve_pulp(
+                problem, weights, solver=solver, time_limit_s=left, gap=gap, masks=masks,
+                lower_bound=lower_bound,
+            )  # fmt: skip
         if not is_possible(core):
             return without(math.inf, method)
         found = _solve_core(problem, weights, core, solver, end, gap, masks, known, method)

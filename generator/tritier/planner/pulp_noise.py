@@ -41,6 +41,21 @@ def add_noise(
         add_terms(rows, noise, quantized)
 
 
+def useful_masks(noise: NoiseLimit, largest: Sequence[int]) -> list[int] | None:
+    """The masks to choose from, if all that is useful lies in some of the largest allowed ones;
+    None if there is no table of masks, or it is too large."""
+    if not (noise.limits and noise.is_tabulated):
+        return None
+    if is_closed(noise):
+        return list(largest)
+    inside = np.zeros(1 << noise.count, dtype=bool)
+    masks = np.arange(1 << noise.count)
+    for mask in largest:
+        inside |= masks & ~mask == 0
+    found = [int(mask) for mask in np.flatnonzero(noise.feasible & inside)]
+    return found if len(found) <= MOST_SETS else None
+
+
 def is_closed(noise: NoiseLimit) -> bool:
     """Whether every subset of an allowed mask is allowed."""
     masks = np.arange(1 << noise.count)

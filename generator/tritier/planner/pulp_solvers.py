@@ -142,9 +142,11 @@ def _solve(program: pulp.LpProblem, name: str, solver: Any) -> None:
         solver.create_tmp_files = noted
     try:
         program.solve(solver)
-    except pulp.PulpSolverError as error:
+    # HiGHS refuses extreme numbers, after which PuLP looks for values that are not there
+    except (pulp.PulpSolverError, IndexError) as error:
         raise CheckFailed(
-            f"solver '{name}' failed: {error}; try another one, such as {DEFAULT_SOLVER}"
+            f"solver '{name}' failed: {error}; limits or times may be too large or too small for "
+            f"it; try another one, such as {DEFAULT_SOLVER}"
         ) from error
     finally:
         if files:

@@ -15,13 +15,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import count
 
-from tritier.planner.elimination import Choice, Elimination, Pass, TooWide
+from tritier.planner.elimination import Choice, Elimination, Pass
 from tritier.planner.evaluate import evaluate
-from tritier.planner.factors import Label, Worth
+from tritier.planner.factors import Label, TooWide, Worth
 from tritier.planner.lagrange import Priced
 from tritier.planner.problem import Placement, Problem, Weights
 from tritier.planner.pulp_core import has_costly_limits, solve_folded
 from tritier.planner.pulp_model import solve_pulp
+from tritier.planner.pulp_noise import useful_masks
 from tritier.planner.rows import rows_of, worth_of
 from tritier.planner.solution import GAP, Solution, Status, finished, without
 
@@ -57,9 +58,15 @@ class Search:
         deadline = time.monotonic() + time_limit_s
         if self.elimination is None:
             return solve_pulp(self.problem, weights, time_limit_s=time_limit_s)
-        if self.rows:
+        if self._is_coupled:
             return self._with_rows(self.elimination, weights, deadline)
-        return self.solve_many([weights])[0]
+        return self.solve_many([weights], time_limit_s=time_limit_s)[0]
+
+    @property
+    def _is_coupled(self) -> bool:
+        """Whether limits hang on many layers at once, so that sets of masks don't tell them."""
+        noise = self.problem.noise
+        return bool(self.rows) or (noise.limits and not noise.is_tabulated)
 
     @property
     def order(self) -> tuple[int, ...] | None:
@@ -71,13 +78,14 @@ class Search:
     ) -> list[Solution]:
         """Of each of many weights, each within the time limit; much faster together where nothing
         but noise is limited."""
-        if self.elimination is None or self.rows or not all(self.problem.labels):
+        if self.elimination is None or self._is_coupled or not all(self.problem.labels):
             return [self.solve(each, time_limit_s=time_limit_s) for each in weights]
+        deadline = time.monotonic() + time_limit_s
         roots = self.roots()
         worths = [worth_of(self.problem, each) for each in weights]
         done = self._pass(self.elimination, worths, roots)
         return [
-            self._branched(self.elimination, each, _Nodes(roots, done, number))
+            self._branched(self.elimination, each, _Nodes(roots, done, number), deadline)
             for number, each in enumerate(weights)
         ]
 
@@ -96,7 +104,9 @@ class Search:
             return [Choice(mask) for mask in noise.largest]
         return [Choice((1 << len(self.problem.quantizable)) - 1)]
 
-    def _branched(self, elimination: Elimination, weights: Weights, roots: _Nodes) -> Solution:
+    def _branched(
+        self, elimination: Elimination, weights: Weights, roots: _Nodes, deadline: float
+    ) -> Solution:
         """The best of what the sets hold; the least value first, so the first allowed is best."""
         worth = worth_of(self.problem, weights)
         order = count()
@@ -110,6 +120,8 @@ class Search:
             placement = elimination.labels(done, *place)
             if self.problem.noise.allows(placement.quantized):
                 return self._proven(placement, weights, value)
+            if time.monotonic() > deadline:
+                return without(value, "elimination", Status.UNKNOWN)
             children = list(self._children(node, placement.quantized))
             if children:
                 values = elimination.values([worth], children)[0].tolist()
@@ -137,7 +149,10 @@ class Search:
     def _proven(self, placement: Placement, weights: Weights, value: float) -> Solution:
         costs = evaluate(self.problem, placement)
         found = costs.value(weights)
-        assert math.isclose(found, value, rel_tol=1e-7, abs_tol=1e-9), (found, value)
+        size = max(
+            abs(costs.latency_ms) * weights.per_ms, abs(costs.energy_joule) * weights.per_joule
+        )
+        assert abs(found - value) <= 1e-7 * size, (found, value)
         return finished(placement, costs, found, found, "elimination")
 
     def _with_rows(self, elimination: Elimination, weights: Weights, deadline: float) -> Solution:
@@ -170,7 +185,6 @@ class Search:
         deadline: float,
         gap: float = GAP,
     ) -> Solution:
-        noise = self.problem.noise
         solve = solve_pulp if has_costly_limits(self.problem) else solve_folded
         return solve(
             self.problem,
@@ -179,7 +193,7 @@ class Search:
             gap=gap,
             allowed_labels=labels,
             lower_bound=bound,
-            masks=masks if noise.is_tabulated and noise.limits else None,
+            masks=useful_masks(self.problem.noise, masks),
         )
 
 
@@ -203,10 +217,10 @@ class _Nodes:
 def _better(known: Solution, rest: Solution) -> Solution:
     """`rest` is of all placements that could be better than what is known."""
     method = f"{known.method}, {rest.method}"
-    if rest.status is Status.INFEASIBLE:  # nothing better is left
-        bound = known.value
-    else:
-        bound = max(known.bound, min(rest.bound, known.value))
+    # the known placement is among those of the rest: if that is called infeasible, by a tolerance
+    # of the solver, it proves nothing about the known one
+    unproven = rest.status is Status.INFEASIBLE and known.placement is not None
+    bound = known.bound if unproven else max(known.bound, min(rest.bound, known.value))
     best = known if known.value <= rest.value else rest
     if best.placement is None or best.costs is None:
         proven = rest.status is Status.INFEASIBLE

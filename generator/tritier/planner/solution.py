@@ -50,7 +50,7 @@ def finished(
 ) -> Solution:
     """A found placement: optimal if the bound is close enough."""
     bound = min(bound, value)
-    closed = value - bound <= GAP * max(abs(value), abs(bound)) + 1e-12
+    closed = value - bound <= GAP * max(abs(value), abs(bound))
     status = Status.OPTIMAL if closed else Status.FEASIBLE
     return Solution(status, placement, costs, value, bound, method)
 

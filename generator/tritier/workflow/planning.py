@@ -7,7 +7,7 @@ need no margin, and a choice that breaks the limit is refused and the plan solve
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tritier.documents import NoiseModel, Plan, PlanReport, Predictions
@@ -87,11 +87,14 @@ def plan_built(
     name: str | None = None,
     check: NoiseCheck | None = None,
     report: Report = lambda _: None,
+    earlier: Planned | None = None,
 ) -> Planned:
     """As `make_plan`, for a problem that is built: also to plan again for another network (see
-    `problem.replan`)."""
+    `problem.replan`), with what an `earlier` plan of the same model and servers has found out that
+    does not depend on it. With a `check`, the problem is to be built without the margin of noise.
+    """
     started = time.monotonic()
-    settled = _Settled(built, goals, report)
+    settled = _Settled(built, goals, report, earlier.found.search.order if earlier else None)
     if check is not None and built.problem.noise.rows:
         found = settled.measured(check)
     else:
@@ -115,8 +118,14 @@ def plan_built(
 class _Settled:
     """The search, once or until a measured choice of quantized layers is within its limits."""
 
-    def __init__(self, built: BuiltProblem, goals: Goals, report: Report) -> None:
-        self._goals, self._report = goals, report
+    def __init__(
+        self,
+        built: BuiltProblem,
+        goals: Goals,
+        report: Report,
+        order: Sequence[int] | None = None,
+    ) -> None:
+        self._goals, self._report, self._order = goals, report, order
         self.problem = built.problem
         self._overlap = goals.objective == "makespan"
         self.predictor = Predictor(built, overlap=self._overlap)
@@ -129,7 +138,9 @@ class _Settled:
         self._report("solving")
         self.problem = problem
         self.predictor = Predictor(self.predictor.built, problem, self._overlap)
-        return find(problem, self._goals, self.predictor)
+        found = find(problem, self._goals, self.predictor, self._order)
+        self._order = found.search.order  # limits of noise don't change it
+        return found
 
     def measured(self, check: NoiseCheck) -> Found:
         """Solve, measure the noise of the choice, and solve again if it breaks the limit."""
@@ -176,9 +187,8 @@ class _Settled:
         """What is found where no choice is left: why there is none."""
         if settled.outcome is Outcome.NOT_FOUND:
             raise InfeasibleError(
-                f"all {settled.runs} choices of int8 layers that were measured are too noisy, and "
-                "other limits need int8 layers: measure more choices with --noise-runs, or loosen "
-                "a limit"
+                f"all {settled.runs} choices of int8 layers that were measured are too noisy: "
+                "measure more choices with --noise-runs, or loosen the noise limit"
             )
         built = self.predictor.built
         rows = built.rows_for(settled.model, with_margin=False)

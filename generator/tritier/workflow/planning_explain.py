@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tritier.documents import (
+    GENERATOR,
     Alternative,
     Baseline,
     FrontEntry,
@@ -126,7 +127,7 @@ def baseline_entries(predictor: Predictor, found: Found) -> tuple[Baseline, ...]
     """The table of rule R8."""
     return tuple(
         Baseline(
-            what=baseline_text(predictor.problem, item),
+            what=baseline_text(predictor, item),
             figures=predictor.figures(item.placement),
             broken=tuple(broken_text(predictor, x) for x in item.broken),
             chosen=item.placement == found.placement,
@@ -136,11 +137,15 @@ def baseline_entries(predictor: Predictor, found: Found) -> tuple[Baseline, ...]
     )
 
 
-def baseline_text(problem: Problem, item: KnownBaseline) -> str:
-    """A baseline in words."""
+def baseline_text(predictor: Predictor, item: KnownBaseline) -> str:
+    """A baseline in words. An input of 8-bit pixels is what `tritier prepare --pixels` makes."""
+    problem = predictor.problem
     server = problem.servers[item.server]
     if item.cut_after is None:
-        return f"all on {server}" + (", raw input" if item.server != problem.entry else "")
+        tensors = predictor.built.request.profile.tensors
+        types = {tensor.dtype for tensor in tensors if tensor.source == GENERATOR}
+        kind = "8-bit input" if types == {"uint8"} else "raw input"
+        return f"all on {server}" + (f", {kind}" if item.server != problem.entry else "")
     return f"best single cut to {server}, after '{problem.layers[item.cut_after]}'"
 
 
@@ -165,22 +170,29 @@ def alternative_entries(predictor: Predictor, found: Found, goals: Goals) -> lis
     """The best plans with fewer servers, and the nearest other placement."""
     if goals.objective == "throughput":
         return []  # runner-ups are solved for sums
+    shown = {found.placement, *(item.placement for item in found.baselines)}
     return [
         Alternative(what=item.what, figures=predictor.figures(item.solution.placement))
         for item in runner_ups(found.search, found.weights, found.solution)
-        if item.solution.placement is not None
+        if item.solution.placement is not None and item.solution.placement not in shown
     ]
 
 
 def gain_entries(predictor: Predictor, found: Found, goals: Goals) -> list[Gain]:
-    """What better links and looser limits bring, each solved again; what brings nothing is left
-    out."""
+    """What better links and looser limits bring the plan, each solved again; what brings the
+    optimum nothing is left out."""
     if goals.objective in ("throughput", "makespan"):
         return []
+    assert found.placement is not None
+    plan = replace(
+        found.solution,
+        placement=found.placement,
+        costs=predictor.predict(found.placement).costs,
+    )
     variants = list(_variants(predictor, found))
     gains = [
         Gain(what=item.what, sum_ms=item.latency_ms, energy_joule=item.energy_joule)
-        for item in relaxations(found.search, found.weights, found.solution, variants)
+        for item in relaxations(found.search, found.weights, plan, variants)
         if item.solution.value < found.solution.value * (1 - 1e-6)
     ]
     return sorted(gains, key=lambda gain: (gain.sum_ms, gain.energy_joule))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tritier.errors import UsageError
@@ -47,10 +47,12 @@ class Found:
     ends: Extremes | None = None
 
 
-def find(problem: Problem, goals: Goals, predictor: Predictor) -> Found:
+def find(
+    problem: Problem, goals: Goals, predictor: Predictor, order: Sequence[int] | None = None
+) -> Found:
     """The best placement for the goal: what the solver found, or a baseline if that is better by
-    what is predicted of it."""
-    search = Search(problem)
+    what is predicted of it. `order` is that of an earlier search (see `Search`)."""
+    search = Search(problem, order)
     solution, weights, outer = _solved(search, goals, predictor)
     if solution.placement is None:
         return Found(solution, None, weights, search, ends=outer)
