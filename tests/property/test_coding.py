@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.coded import measured_ranges, run_realised
+from tests.helpers.examples import examples
 from tests.helpers.models import Split, assert_same_bits, spec
 from tests.helpers.random_models import inputs_for, models, placements
 from tests.helpers.simulator import Simulation
@@ -71,7 +72,7 @@ def coded(draw: st.DrawFn) -> Split:
     return Split(model, plan, *generate(plan, model, OPTIONS))
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(coded(), st.integers(0, 2**16))
 def test_r4_parts_give_the_bits_of_the_uncut_model_with_the_same_coding(
     item: Split, seed: int
@@ -80,7 +81,7 @@ def test_r4_parts_give_the_bits_of_the_uncut_model_with_the_same_coding(
     assert_same_bits(run_realised(item, inputs), item.run_chain(inputs))
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(coded(), st.integers(0, 2**16))
 def test_the_data_plane_moves_what_is_coded(item: Split, seed: int) -> None:
     inputs = inputs_for(item.model.proto, seed)
@@ -92,7 +93,7 @@ def test_the_data_plane_moves_what_is_coded(item: Split, seed: int) -> None:
     assert servers.left_over() == []
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(coded())
 def test_r3_a_wire_is_a_tensor_of_its_type_once_over_the_link(item: Split) -> None:
     wired = wire_up(item.plan)
@@ -109,14 +110,14 @@ def test_r3_a_wire_is_a_tensor_of_its_type_once_over_the_link(item: Split) -> No
             assert made == np.dtype(types[value.name]), value.name
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(coded())
 def test_r6_the_same_plan_gives_the_same_bytes(item: Split) -> None:
     again = Plan.from_data(json.loads(item.plan.to_json()))
     assert generate(again, item.model, OPTIONS)[0] == item.files
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(coded())
 def test_the_model_itself_is_not_changed(item: Split) -> None:
     before = item.model.proto.SerializeToString(deterministic=True)

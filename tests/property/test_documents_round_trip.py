@@ -11,6 +11,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.helpers.examples import examples
 from tritier.documents import Assignment, ServersSpec
 
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,10}", fullmatch=True)
@@ -52,7 +53,7 @@ def server_files(draw: st.DrawFn) -> dict[str, Any]:
     return {"servers": servers, **({"links": links} if links else {})}
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(server_files())
 def test_servers_survive_both_kinds_of_file(data: dict[str, Any]) -> None:
     spec = ServersSpec.from_data(data)
@@ -63,7 +64,7 @@ def test_servers_survive_both_kinds_of_file(data: dict[str, Any]) -> None:
         assert ServersSpec.load(path) == spec
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.dictionaries(TEXTS, TEXTS, max_size=5), st.none() | TEXTS)
 def test_assignments_survive_their_file(layers: dict[str, str], default: str | None) -> None:
     assignment = Assignment(layers=layers, default=default)

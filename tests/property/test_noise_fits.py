@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.helpers.examples import examples
 from tritier.noise.design import design, in_prefix_order, verification
 from tritier.noise.figures import figures, margin, predict
 from tritier.noise.fit import fit_squared
@@ -52,7 +53,7 @@ def told(terms: dict[int, float], count: int, power: int = 2) -> list[float]:
 
 
 @given(quadratics())
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_a_quadratic_truth_is_found_again(truth: tuple[int, int, dict[int, float]]) -> None:
     """Where all pairs are measured; but for pairs that change no prediction by a thousandth."""
     count, power, terms = truth
@@ -67,7 +68,7 @@ def test_a_quadratic_truth_is_found_again(truth: tuple[int, int, dict[int, float
 
 
 @given(samples_of_designs(), st.sampled_from([1, 2]))
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_singles_are_exact(drawn: tuple[int, Samples], power: int) -> None:
     count, samples = drawn
     terms = fit_squared(samples, count, power)
@@ -77,7 +78,7 @@ def test_singles_are_exact(drawn: tuple[int, Samples], power: int) -> None:
 
 
 @given(samples_of_designs(), st.randoms(use_true_random=False))
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 def test_permuted_layers_permute_the_terms(
     drawn: tuple[int, Samples], random: np.random.RandomState
 ) -> None:
@@ -97,7 +98,7 @@ def test_permuted_layers_permute_the_terms(
 
 
 @given(samples_of_designs(), st.floats(1e-12, 1e12), st.sampled_from([1, 2]))
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 def test_scaled_noise_scales_predictions(
     drawn: tuple[int, Samples], scale: float, power: int
 ) -> None:
@@ -133,7 +134,7 @@ def test_figures_are_finite_and_in_range(pairs: list[tuple[float, float]]) -> No
 
 
 @given(st.integers(1, 90), st.integers(0, 99))
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 def test_neighbours_in_prefix_order_share_what_any_order_could(count: int, seed: int) -> None:
     """Sorted by first layers: each distinct prefix is met in one stretch, so computed once."""
     subsets = design(count) + verification(count, 20, seed, design(count))

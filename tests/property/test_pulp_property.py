@@ -12,6 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from tests.helpers.examples import examples
 from tests.helpers.problems import (
     brute_force,
     feasible_placements,
@@ -42,21 +43,21 @@ def agree(found: Solution, best: float) -> None:
     assert found.bound <= best * (1 + 1e-9)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(SEEDS, WEIGHTS, st.booleans())
 def test_labels(seed: int, weights: Weights, with_rows: bool) -> None:
     problem = random_problem(np.random.default_rng(seed), with_rows=with_rows)
     agree(solve_pulp(problem, weights), brute_force(problem, weights)[0])
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(SEEDS, WEIGHTS)
 def test_the_published_form(seed: int, weights: Weights) -> None:
     problem = random_problem(np.random.default_rng(seed), with_rows=True)
     agree(solve_thesis(problem, weights), brute_force(problem, weights)[0])
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(SEEDS, WEIGHTS)
 def test_what_costs_more_in_8_bits_or_works_in_8_bits_only(seed: int, weights: Weights) -> None:
     rng = np.random.default_rng(seed)
@@ -73,14 +74,14 @@ def test_what_costs_more_in_8_bits_or_works_in_8_bits_only(seed: int, weights: W
     agree(solve_thesis(problem, weights), best)
 
 
-@settings(max_examples=8)
+@settings(max_examples=examples(8))
 @given(SEEDS, WEIGHTS)
 def test_cbc(seed: int, weights: Weights) -> None:
     problem = random_problem(np.random.default_rng(seed), with_rows=True)
     agree(solve_pulp(problem, weights, solver="CBC"), brute_force(problem, weights)[0])
 
 
-@settings(max_examples=12)
+@settings(max_examples=examples(12))
 @given(SEEDS)
 def test_the_bottleneck(seed: int) -> None:
     problem = random_problem(np.random.default_rng(seed), with_rows=True)
@@ -95,7 +96,7 @@ def test_the_bottleneck(seed: int) -> None:
 
 
 @pytest.mark.parametrize("most_sets", [pulp_noise.MOST_SETS, 0])
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(seed=SEEDS)
 def test_noise_allows_what_it_should(most_sets: int, seed: int) -> None:
     """Each mask of quantized layers, fixed in turn, is a point of the program if it is allowed."""
@@ -116,7 +117,7 @@ def test_noise_allows_what_it_should(most_sets: int, seed: int) -> None:
             assert allowed == noise.allows(mask), (mask, noise)
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(SEEDS)
 def test_conflicts(seed: int) -> None:
     problem = random_problem(np.random.default_rng(seed), layers=5, servers=2, with_rows=True)

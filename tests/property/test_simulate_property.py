@@ -13,6 +13,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from tests.helpers.examples import examples
 from tests.helpers.plans import make_plan
 from tests.helpers.problems import random_problem
 from tritier.documents import Batching, Plan
@@ -82,7 +83,7 @@ def all_times(pipeline: Pipeline) -> float:
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(cases())
 def test_without_links_no_request_takes_longer_than_the_sum_nor_other_energy(
     case: tuple[Problem, Placement, Conditions, np.random.Generator],
@@ -96,7 +97,7 @@ def test_without_links_no_request_takes_longer_than_the_sum_nor_other_energy(
     assert sum(result.link_busy_ms.values()) == pytest.approx(costs.transfer_ms)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(cases())
 def test_latency_lies_between_the_longest_path_and_the_sum(
     case: tuple[Problem, Placement, Conditions, np.random.Generator],
@@ -122,7 +123,7 @@ def test_latency_lies_between_the_longest_path_and_the_sum(
     )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(cases())
 def test_servers_and_links_do_one_thing_at_a_time_and_nothing_starts_too_early(
     case: tuple[Problem, Placement, Conditions, np.random.Generator],
@@ -152,7 +153,7 @@ def test_servers_and_links_do_one_thing_at_a_time_and_nothing_starts_too_early(
     assert latency_ms(pipeline) == result.latency_ms
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(SEEDS)
 def test_components_are_those_of_the_planner(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -172,7 +173,7 @@ def test_components_are_those_of_the_planner(seed: int) -> None:
     assert list(PipelineBuilder(problem).groups(Placement(tuple(servers)))) == expected
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(SEEDS)
 def test_messages_are_those_of_the_generated_data_plane(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -248,7 +249,7 @@ def token_of(pipeline: Pipeline, position: int) -> str:
     return f"sent_c{message.sources[0]}" if message.sources else "sent_in"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(cases(), st.integers(2, 6))
 def test_throughput_of_one_user_and_of_many(
     case: tuple[Problem, Placement, Conditions, np.random.Generator], users: int
@@ -272,7 +273,7 @@ def test_throughput_of_one_user_and_of_many(
         assert crowd.infer_per_s * work <= 1000 * used * SLACK
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.lists(st.tuples(st.floats(1, 50), st.floats(0, 50)), min_size=1, max_size=5))
 def test_many_users_keep_the_busiest_part_of_a_chain_busy(
     stages: list[tuple[float, float]],
@@ -294,7 +295,7 @@ def test_many_users_keep_the_busiest_part_of_a_chain_busy(
     assert latency_ms(faster) <= latency
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(SEEDS)
 def test_the_search_keeps_limits_never_loses_and_repeats_itself(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -313,7 +314,7 @@ def test_the_search_keeps_limits_never_loses_and_repeats_itself(seed: int) -> No
     assert [ms for _, ms in result.history] == sorted({ms for _, ms in result.history})[::-1]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(cases())
 def test_components_that_overlap_hold_every_layer_once_and_are_never_slower(
     case: tuple[Problem, Placement, Conditions, np.random.Generator],
@@ -335,7 +336,7 @@ def test_components_that_overlap_hold_every_layer_once_and_are_never_slower(
         assert makespan_bound(problem, least_transfers(problem, known)) <= latency * SLACK
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(SEEDS)
 def test_groups_hold_every_layer_once_and_never_hide_a_start(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.helpers.configs import Configs, crossings, parameters, read_configs, unused_tensors
+from tests.helpers.examples import examples
 from tests.helpers.models import Planned, Split, assert_same_bits, parse, spec
 from tests.helpers.random_models import inputs_for, models, placements
 from tests.helpers.simulator import BadTensor, Deadlock, Simulation
@@ -96,7 +97,7 @@ def mergeable_pairs(
 # -- plans ----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(planned())
 def test_r1_every_layer_is_in_exactly_one_component(item: Planned) -> None:
     placed = [layer for component in item.plan.components for layer in component.layers]
@@ -104,7 +105,7 @@ def test_r1_every_layer_is_in_exactly_one_component(item: Planned) -> None:
     assert sorted(placed) == sorted(layer.name for layer in layers)
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(planned())
 def test_r2_components_stand_in_topological_order(item: Planned) -> None:
     known = set(item.plan.inputs)
@@ -114,13 +115,13 @@ def test_r2_components_stand_in_topological_order(item: Planned) -> None:
     assert set(item.plan.outputs) <= known
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(planned())
 def test_a_plan_survives_its_file(item: Planned) -> None:
     assert Plan.from_data(json.loads(item.plan.to_json())) == item.plan
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(planned())
 def test_no_two_components_of_a_real_plan_could_be_one(item: Planned) -> None:
     groups = [Group(c.server, c.layers) for c in item.plan.components]
@@ -154,7 +155,7 @@ def check_groups(
     assert mergeable_pairs(groups, [(u, v) for v in order for u in predecessors[v]]) == []
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(layer_graphs())
 def test_groups_are_acyclic_and_as_few_as_merging_gives(
     item: tuple[list[str], dict[str, list[str]], dict[str, str]],
@@ -186,7 +187,7 @@ def test_the_brute_force_finds_a_pair_that_could_be_one() -> None:
 # -- what is generated ----------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(splits())
 def test_r3_each_tensor_crosses_each_link_once(item: Split) -> None:
     configs = read_configs(item.files)
@@ -195,14 +196,14 @@ def test_r3_each_tensor_crosses_each_link_once(item: Split) -> None:
     assert unused_tensors(configs) == []
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(splits(), st.integers(0, 2**16))
 def test_r4_chained_components_give_the_same_bits(item: Split, seed: int) -> None:
     inputs = inputs_for(item.model.proto, seed)
     assert_same_bits(item.run_whole(inputs), item.run_chain(inputs))
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(splits(), st.integers(0, 2**16))
 def test_the_data_plane_gives_the_same_bits(item: Split, seed: int) -> None:
     inputs = inputs_for(item.model.proto, seed)
@@ -213,7 +214,7 @@ def test_the_data_plane_gives_the_same_bits(item: Split, seed: int) -> None:
     assert servers.left_over() == []
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(splits(), st.integers(0, 2**8))
 def test_apps_may_ask_for_some_outputs(item: Split, mask: int) -> None:
     inputs = inputs_for(item.model.proto, 1)
@@ -226,7 +227,7 @@ def test_apps_may_ask_for_some_outputs(item: Split, mask: int) -> None:
     assert set(servers.crossed.values()) <= {1}
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(splits(), st.integers(0, 2**8))
 def test_the_wiring_check_finds_a_step_that_is_cut_off(item: Split, number: int) -> None:
     configs = read_configs(item.files)

@@ -13,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import np_to_triton_dtype, serialize_byte_tensor
 
+from tests.helpers.examples import examples
 from tests.helpers.wire import load_wire
 
 wire = load_wire()
@@ -54,7 +55,7 @@ def response(tensors: list[tuple[str, npt.NDArray[Any]]]) -> bytes:
     return bytes(message.SerializeToString())
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(named(numbers() | texts()), st.lists(st.text(max_size=8), max_size=3), st.text(max_size=8))
 def test_a_request_is_what_the_schema_reads(
     inputs: list[tuple[str, npt.NDArray[Any]]], outputs: list[str], request_id: str
@@ -71,7 +72,7 @@ def test_a_request_is_what_the_schema_reads(
     assert service_pb2.ModelInferRequest.FromString(data) == expected
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(named(numbers()))
 def test_a_response_gives_the_arrays_back(tensors: list[tuple[str, npt.NDArray[Any]]]) -> None:
     found = wire.decode_response(response(tensors))
@@ -81,7 +82,7 @@ def test_a_response_gives_the_arrays_back(tensors: list[tuple[str, npt.NDArray[A
         assert array.tobytes() == original.tobytes()
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(named(numbers()), st.data())
 def test_a_response_without_one_content_is_refused(
     tensors: list[tuple[str, npt.NDArray[Any]]], data: st.DataObject

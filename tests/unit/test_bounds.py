@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.helpers.examples import examples
 from tests.helpers.models import parse
 from tritier.divider import WholeModel
 from tritier.graph import holds, integer_bounds
@@ -246,7 +247,7 @@ def graphs(draw: st.DrawFn) -> onnx.ModelProto:
     )
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(graphs(), st.integers(0, 300))
 def test_every_value_lies_within_its_bounds(model: onnx.ModelProto, rows: int) -> None:
     names = [name for node in model.graph.node for name in node.output]

@@ -79,7 +79,7 @@ class Priced:
         if not self.is_closed:
             for factor in HIGHER:
                 if time.monotonic() < deadline:
-                    self._look([factor * price for price in self._prices])
+                    self._look([factor * price for price in self._prices], tried=_TRIED)
 
     def left(self) -> tuple[list[tuple[Label, ...]], list[Choice]]:
         """The labels of each layer, and the sets of layers, that something better may use."""
@@ -97,8 +97,9 @@ class Priced:
             labels[layer] = tuple(labels[layer][int(i)] for i in kept)
         return labels, choices
 
-    def _look(self, prices: list[float]) -> bool:
-        """Solve for prices; False if no placement is possible at all."""
+    def _look(self, prices: list[float], tried: int = 0) -> bool:
+        """Solve for prices; False if no placement is possible at all. The best placement is a
+        candidate, and those of the next best sets of quantized layers."""
         worth = worth_of(self._problem, self._weights, self._rows, prices)
         values = self._elimination.values([worth], self._roots)[0]
         first = int(values.argmin())
@@ -108,7 +109,7 @@ class Priced:
         bound = float(values[first]) - self._worth_of_limits(prices)
         if bound > self.bound:
             self.bound, self._prices = bound, list(prices)
-        for choice in dict.fromkeys((first, *np.argsort(values)[:_TRIED].tolist())):
+        for choice in dict.fromkeys((first, *np.argsort(values)[:tried].tolist())):
             done = self._elimination.run([worth], [self._roots[choice]])
             placement = self._elimination.labels(done)
             self._seen[placement] = self._roots[choice].allowed

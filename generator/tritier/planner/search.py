@@ -160,7 +160,8 @@ class Search:
         priced.raise_prices(deadline)
         if priced.is_closed or time.monotonic() > deadline:
             return priced.solution()
-        self._combine(priced, weights, deadline)
+        if priced.solution().placement is None:
+            self._combine(priced, weights, deadline)
         labels, choices = priced.left()
         rest = self._program(
             weights, labels, [choice.allowed for choice in choices], priced.bound, deadline
