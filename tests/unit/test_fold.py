@@ -11,6 +11,7 @@ import pytest
 from tests.helpers.problems import brute_force, random_problem
 from tests.helpers.searching import WEIGHTS
 from tritier.errors import UsageError
+from tritier.planner import evaluate as evaluation
 from tritier.planner import factors, fold, pulp_core
 from tritier.planner.evaluate import evaluate, violations
 from tritier.planner.fold import Core
@@ -64,6 +65,20 @@ def test_tensors_with_many_consumers(seed: int, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(factors, "WIDEST", 1)
     monkeypatch.setattr(fold, "FEW", 1)
     check(memory_only(9200 + seed, layers=6), seed)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_limit_that_is_met_only_within_tolerance(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the solver takes for kept, and evaluation does not, is left out."""
+    free = random_problem(np.random.default_rng(9300 + seed), layers=6, quantizable=0)
+    best = solve_folded(free, WEIGHTS[0])
+    assert best.costs is not None
+    tight = replace(free, limits=Limits(memory_bytes=best.costs.memory_bytes))
+    assert solve_folded(tight, WEIGHTS[0]).value == pytest.approx(best.value)
+    monkeypatch.setattr(evaluation, "TOLERANCE", -1e-8)
+    check(tight, 0)
 
 
 def test_without_limits_nothing_is_left() -> None:

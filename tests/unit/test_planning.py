@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 
 from tests.helpers.models import load
@@ -22,9 +23,11 @@ from tests.helpers.planning import (
     timing,
 )
 from tests.helpers.problems import brute_force
+from tritier.divider import WholeModel
 from tritier.documents import LimitUse, NoiseModel, Objective, Plan, Ranges, TimingProfile
 from tritier.errors import InfeasibleError, InputError, UsageError
 from tritier.graph import LoadedModel
+from tritier.noise import built_in
 from tritier.planner.baselines import Baseline
 from tritier.planner.evaluate import evaluate
 from tritier.planner.problem import Weights
@@ -33,9 +36,11 @@ from tritier.planner.simulate import latency_ms, throughput
 from tritier.planner.solution import Status, without
 from tritier.timing.durations import MIB
 from tritier.workflow import planning_search
+from tritier.workflow.plan_noise import plan_noise
 from tritier.workflow.planning import NoiseCheck, Planned, make_plan, plan_built
 from tritier.workflow.planning_figures import Predictor
 from tritier.workflow.planning_goals import Goals
+from tritier.workflow.planning_wires import with_one_wire
 from tritier.workflow.problem import build_problem, replan
 from tritier.workflow.problem_request import PlanningRequest
 
@@ -444,6 +449,62 @@ def test_wires_in_int8_take_their_ranges_along(chain: LoadedModel) -> None:
     plan = make_plan(asking, Goals()).plan
     coded = {plan.tensor(wire.tensor).name: wire.codec for wire in plan.wires}
     assert coded == {"x": "int8", "b": "as_is", "d": "as_is", "y": "as_is"}
+
+
+def test_what_wires_lose_is_warned_of_where_it_is_not_measured(chain: LoadedModel) -> None:
+    wires: Any = {("a", "b"): ("as_is", "fp16")}
+    (warning,) = make_plan(mixed(chain, wire_codecs=wires), Goals()).report.warnings
+    assert warning.startswith("'x', 'd' cross in fewer bits")
+    assert make_plan(mixed(chain), Goals()).report.warnings == ()
+
+
+def test_wires_that_make_a_plan_too_noisy_are_taken_back(chain: LoadedModel) -> None:
+    """The one that makes the most noise alone first; layers are measured once."""
+    wires: Any = {("a", "b"): ("as_is", "fp16")}
+    bench = Bench(known(chain), {})
+    alone = {"x": 2.0, "b": 0.5, "d": 0.1}
+    seen = []
+
+    def measure_plan(plan: Plan) -> dict[str, float]:
+        coded = {plan.tensor(w.tensor).name for w in plan.wires if w.codec == "fp16"}
+        seen.append((sorted(coded), bool(plan.quantized_layers)))
+        return {"y": sum(alone[name] for name in coded)}
+
+    check = replace(bench.check(), measure_plan=measure_plan)
+    asking = noisy(chain, noise_limits={"y": 1.5}, wire_codecs=wires)
+    unlimited = make_plan(asking, Goals())
+    first = {
+        unlimited.plan.tensor(w.tensor).name for w in unlimited.plan.wires if w.codec == "fp16"
+    }
+    assert "x" in first
+    found = make_plan(asking, Goals(), check=check)
+    coded = {found.plan.tensor(w.tensor).name for w in found.plan.wires if w.codec == "fp16"}
+    assert "x" not in coded
+    assert found.report.measured_noise["y"] <= 1.5
+    assert found.report.warnings == ()
+    assert "x" in seen[0][0]
+    assert (["x"], False) in seen
+    assert len(bench.asked) == len(set(bench.asked))
+
+
+def test_the_noise_of_a_plan_is_that_of_its_wires(chain: LoadedModel) -> None:
+    """Against the model computed with rounded values by hand; an exact plan has none."""
+    wires: Any = {("a", "b"): ("as_is", "fp16")}
+    plan = make_plan(mixed(chain, wire_codecs=wires), Goals()).plan
+    shape = [dim if isinstance(dim, int) else 1 for dim in plan.tensor(plan.inputs[0]).shape]
+    images = [{"x": np.full(shape, value, np.float32)} for value in (0.1, 0.7)]
+    metric = built_in("mean_abs")
+    noise = plan_noise(plan, chain, images, metric)
+    assert 0 < noise["y"] < 0.01 * np.abs(WholeModel(chain.path, "all").run(images[0])["y"]).mean()
+    coded = [{"x": image["x"].astype(np.float16).astype(np.float32)} for image in images]
+    x_only = with_one_wire(plan, "x")
+    assert not x_only.is_exact
+    model = WholeModel(chain.path, "all")
+    pairs = [(model.run(a), model.run(b)) for a, b in zip(images, coded, strict=True)]
+    expected = np.mean([metric.of_input(a, b, 0)["y"] for a, b in pairs])
+    assert plan_noise(x_only, chain, images, metric)["y"] == pytest.approx(expected, rel=1e-3)
+    exact = make_plan(mixed(chain), Goals()).plan
+    assert plan_noise(exact, chain, images, metric) == {"y": 0.0}
 
 
 def test_quantized_layers_are_in_the_plan_with_their_ranges(chain: LoadedModel) -> None:

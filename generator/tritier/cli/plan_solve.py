@@ -15,6 +15,7 @@ from tritier.documents import (
     NetworkState,
     NoiseModel,
     Objective,
+    Plan,
     Ranges,
     ServersSpec,
     TimingProfile,
@@ -23,6 +24,7 @@ from tritier.errors import InputError, UsageError, did_you_mean
 from tritier.graph import LoadedModel, Quantizable, build_layer_graph, profile_model
 from tritier.noise import load_metric
 from tritier.workflow.noise import NoiseRequest, measurer_of
+from tritier.workflow.plan_noise import plan_noise
 from tritier.workflow.planning import NoiseCheck, Planned, Report, make_plan
 from tritier.workflow.planning_goals import AUTO, Formulation, Goals
 from tritier.workflow.problem_request import WIRE_CODECS, PlanningRequest, WireCodec
@@ -306,7 +308,10 @@ def _noise_check(
         mask = sum(1 << bit for bit, name in enumerate(noise[0].layers) if name in set(layers))
         return measurer.mean(mask)
 
-    return NoiseCheck(measure, len(chosen), options.noise_runs)
+    def measure_plan(plan: Plan) -> Mapping[str, float]:
+        return plan_noise(plan, model, chosen, request.metric)
+
+    return NoiseCheck(measure, len(chosen), options.noise_runs, measure_plan)
 
 
 def _inputs_of(noise: NoiseModel, inputs: Inputs) -> Inputs:

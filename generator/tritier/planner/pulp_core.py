@@ -72,7 +72,6 @@ def solve_folded(
         found = _solve_core(problem, weights, core, solver, end, gap, masks, known, method)
         if isinstance(found, Solution):
             return found
-        assert not found <= kept, "a layer that is kept breaks a limit of memory"
         kept |= found
 
 
@@ -122,13 +121,22 @@ def _solve_core(
         broken = violations(problem, placement, costs)
         if not broken:
             return finished(placement, costs, costs.value(weights), bound, method)
-        # only the tolerance of the solver let it through, or what was folded
+        assert all(item.kind in ("noise", "memory") for item in broken), broken
+        servers = [item.server for item in broken if item.server is not None]
+        needy = {_largest(problem, placement, server) for server in servers}
+        if folded := needy - set(core.variables) - _fixed(problem):
+            return folded
+        # only the tolerance of the solver let it through
         if any(item.kind == "noise" for item in broken):
             refuse(program.rows, placement.quantized, program.quantized, f"cut_{cut}")
-            continue
-        assert all(item.kind == "memory" for item in broken), broken
-        return {_largest(problem, placement, item.server or 0) for item in broken}
+        else:
+            program.forbid(f"cut_{cut}")
     raise AssertionError(f"{_MOST_CUTS} placements are within the tolerance only")
+
+
+def _fixed(problem: Problem) -> set[int]:
+    """Layers that have one label only."""
+    return {layer for layer, labels in enumerate(problem.labels) if len(labels) == 1}
 
 
 def _largest(problem: Problem, placement: Placement, server: int) -> int:
@@ -167,6 +175,11 @@ class _Program:
             v: int(np.argmax([binary.value() for binary in binaries]))
             for v, binaries in self._binaries.items()
         }
+
+    def forbid(self, name: str) -> None:
+        """Leave out the labels that were found, all together."""
+        chosen = [self._binaries[v][label] for v, label in self.labels().items()]
+        self.rows.at_most(name, Sum.of(chosen), len(chosen) - 1.0)
 
     def _labels_of(self, variable: int) -> list[Sum]:
         found = [

@@ -34,6 +34,7 @@ from tritier.workflow.planning_figures import Predictor
 from tritier.workflow.planning_goals import Goals
 from tritier.workflow.planning_infeasible import infeasible
 from tritier.workflow.planning_search import Found, find
+from tritier.workflow.planning_wires import largest_share, unmeasured, with_one_wire
 from tritier.workflow.problem import BuiltProblem, build_problem
 from tritier.workflow.problem_noise import translated
 from tritier.workflow.problem_request import WIRE_CODECS, PlanningRequest, listed
@@ -44,11 +45,16 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True)
 class NoiseCheck:
-    """Measures the noise of really quantized layers, on so many inputs; `runs` choices at most."""
+    """Measures the noise of really quantized layers, on so many inputs; `runs` choices at most.
+
+    `measure_plan` measures a whole plan, with the codecs of its wires; without it, what these lose
+    is not known.
+    """
 
     measure: MeasureNoise
     inputs: int
     runs: int = 6
+    measure_plan: Callable[[Plan], Mapping[str, float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -94,15 +100,22 @@ def plan_built(
     does not depend on it. With a `check`, the problem is to be built without the margin of noise.
     """
     started = time.monotonic()
-    settled = _Settled(built, goals, report, earlier.found.search.order if earlier else None)
-    if check is not None and built.problem.noise.rows:
-        found = settled.measured(check)
-    else:
-        found = settled.once(built.problem)
-    if found.placement is None:
-        raise infeasible(settled.predictor, found)
+    order = earlier.found.search.order if earlier else None
+    while True:
+        settled = _Settled(built, goals, report, order)
+        if check is not None and built.problem.noise.rows:
+            found = settled.measured(check)
+        else:
+            found = settled.once(built.problem)
+        if found.placement is None:
+            raise infeasible(settled.predictor, found)
+        plan = _plan(settled.predictor, found, name)
+        noisy = settled.noisiest_wire(plan, found, check)
+        if noisy is None:
+            break
+        # with what was measured so far
+        built, order = settled.predictor.built.without_codecs([noisy]), found.search.order
     solve_s = time.monotonic() - started
-    plan = _plan(settled.predictor, found, name)
     report("explaining")
     document = _report(plan, settled, found, goals, solve_s)
     figures = document.figures
@@ -131,6 +144,7 @@ class _Settled:
         self.predictor = Predictor(built, overlap=self._overlap)
         self.noise: tuple[NoiseModel, ...] = tuple(built.request.noise)
         self.measured_noise: dict[str, float] = {}
+        self.warnings: tuple[str, ...] = ()
         self.runs = 0
 
     def once(self, problem: Problem) -> Found:
@@ -182,6 +196,30 @@ class _Settled:
             if set(item.layers) == layers:
                 self.measured_noise = dict(item.noise)
         return found
+
+    def noisiest_wire(self, plan: Plan, found: Found, check: NoiseCheck | None) -> int | None:
+        """The tensor whose codec alone makes the most noise, if the whole plan breaks a limit; else
+        None, and what was measured is the noise of the plan."""
+        assert found.placement is not None
+        codecs = self.predictor.codecs(self.predictor.predict(found.placement).costs)
+        built = self.predictor.built
+        names = [built.problem.flows[flow].name for flow in codecs]
+        if codecs and (check is None or check.measure_plan is None):
+            self.warnings = (unmeasured(names),)
+        if not codecs or check is None or check.measure_plan is None:
+            return None
+        limits = built.request.noise_limits
+        self._report(f"measuring the noise of the plan with {len(codecs)} coded wires")
+        noise = dict(check.measure_plan(plan))
+        self.runs += 1
+        if largest_share(noise, limits) <= 1:
+            self.measured_noise = noise
+            return None
+        alone = {
+            flow: largest_share(check.measure_plan(with_one_wire(plan, name)), limits)
+            for flow, name in zip(codecs, names, strict=True)
+        }
+        return max(alone, key=lambda flow: alone[flow])
 
     def _nothing(self, settled: Settled[NoiseModel]) -> Found:
         """What is found where no choice is left: why there is none."""
@@ -263,5 +301,5 @@ def _report(
         front=tuple(front_entries(predictor, found, goals)),
         throughput=tuple(throughput_entries(predictor, found.placement, goals)),
         sources={key: str(value) for key, value in predictor.built.sources.items()},
-        warnings=predictor.built.warnings,
+        warnings=(*predictor.built.warnings, *settled.warnings),
     )

@@ -119,6 +119,15 @@ class BuiltProblem:
         chosen = self.request.noise_limits if limits is None else limits
         return noise_rows(noise, chosen, self.quantizable, share, with_margin)
 
+    def without_codecs(self, flows: Collection[int]) -> BuiltProblem:
+        """The same where these tensors cross as they are, or in the 8 bits of quantized layers."""
+        sizes = self.tensors.sizes.copy()
+        sizes[1:, list(flows)] = INFINITE
+        tensors = replace(self.tensors, sizes=sizes)
+        moving = transfers(tensors, self.links)
+        problem = replace(self.problem, transfer_ms=moving.transfer_ms, coded_ms=moving.coded_ms)
+        return replace(self, tensors=tensors, transfers=moving, problem=problem)
+
     def with_noise(
         self, rows: Sequence[NoiseRow], refused: Collection[int] = (), of: Sequence[str] = ()
     ) -> Problem:

@@ -124,7 +124,7 @@ def _compare(
     if not inputs:
         raise InputError("there is no input to compare outputs on: ask for at least one")
     original = WholeModel(model.path, tolerance.optimisation)
-    whole = original if plan.is_exact else _realised_whole(plan, model, tolerance.optimisation)
+    whole = original if plan.is_exact else realised_whole(plan, model, tolerance.optimisation)
     comparison = Comparison(tolerance.absolute, tolerance.relative)
     noise = Comparison(0.0, 0.0)
     own_noise = Comparison(0.0, 0.0)
@@ -143,7 +143,7 @@ def _compare(
     return Verdict(where, tolerance, tuple(differences), tuple(noise.differences()))
 
 
-def _realised_whole(plan: Plan, model: LoadedModel, level: Optimisation) -> WholeModel:
+def realised_whole(plan: Plan, model: LoadedModel, level: Optimisation) -> WholeModel:
     """The uncut model with the plan's quantized layers and codecs."""
     proto = realise(model.proto, build_layer_graph(model.proto), plan).to_proto()
     if fits_one_file(proto):
