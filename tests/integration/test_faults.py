@@ -175,7 +175,7 @@ def test_a_killed_edge_gives_a_clear_error_in_time(own_bench: Bench, espcn: Load
     with own_bench.deployed(plan, espcn, options) as (_, at):
         client = triton.InferenceServerClient(at.urls["device"])
         arrays = gather_inputs(plan, 1, 0)[0]
-        infer(client, "espcn", arrays)  # alive, it answers
+        _answers(client, arrays)
         with ThreadPoolExecutor(8) as pool:
             in_flight = [pool.submit(_timed, client, arrays) for _ in range(8)]
             time.sleep(0.3)
@@ -204,6 +204,17 @@ def test_a_stalled_edge_ends_by_the_deadline(own_bench: Bench, espcn: LoadedMode
         assert "deadline" in text.lower()
         assert "edge" in text or "cloud" in text
         assert seconds < 5
+
+
+def _answers(client: triton.InferenceServerClient, arrays: dict[str, Array]) -> None:
+    """Alive, it answers: the first request may take longer than its deadline on a busy machine."""
+    failures = []
+    for _ in range(3):
+        text, _ = _timed(client, arrays)
+        if not text:
+            return
+        failures.append(text)
+    pytest.fail(f"no answer before anything was killed: {failures}")
 
 
 def _timed(client: triton.InferenceServerClient, arrays: dict[str, Array]) -> tuple[str, float]:
