@@ -209,9 +209,9 @@ class _Settled:
         if not codecs or check is None or check.measure_plan is None:
             return None
         limits = built.request.noise_limits
-        self._report(f"measuring the noise of the plan with {len(codecs)} coded wires")
+        wires = "1 coded tensor" if len(codecs) == 1 else f"{len(codecs)} coded tensors"
+        self._report(f"measuring the noise of the plan with {wires}")
         noise = dict(check.measure_plan(plan))
-        self.runs += 1
         if largest_share(noise, limits) <= 1:
             self.measured_noise = noise
             return None
