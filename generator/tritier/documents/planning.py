@@ -116,7 +116,7 @@ class PlanReport(Document):
     solve_s: float = Field(ge=0)
     figures: PlanFigures
     measured_noise: dict[str, float] = Field(
-        default={}, description="output -> noise of the int8 layers and coded wires, really measured"
+        default={}, description="output -> noise of int8 layers and coded wires, really measured"
     )
     noise_runs: int = Field(default=0, ge=0, description="choices that were measured for it")
     servers: tuple[ServerShare, ...]
