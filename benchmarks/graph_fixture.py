@@ -11,12 +11,11 @@ its file, without what follows the first "_". `tests.conformance.graphs` reads w
 from __future__ import annotations
 
 import argparse
-import gzip
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.planner_fixture import write_fixture
 from tests.conformance.graphs import FIXTURE
 from tritier.graph import load_model, profile_model
 
@@ -52,10 +51,7 @@ def main() -> None:
     parser.add_argument("models", type=Path, nargs="+")
     parser.add_argument("-o", "--output", type=Path, default=FIXTURE)
     options = parser.parse_args()
-    text = json.dumps(fixture(options.models), separators=(",", ":"))
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_bytes(gzip.compress(text.encode(), mtime=0))
-    print(f"{options.output}: {options.output.stat().st_size} bytes")
+    write_fixture(fixture(options.models), options.output)
 
 
 if __name__ == "__main__":

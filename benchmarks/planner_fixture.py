@@ -261,6 +261,14 @@ def fixture(folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def write_fixture(content: object, path: Path) -> None:
+    """As compressed JSON, the same bytes each time."""
+    text = json.dumps(content, separators=(",", ":"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(text.encode(), mtime=0))
+    print(f"{path}: {path.stat().st_size} bytes")
+
+
 def main() -> None:
     """Read the command line and write the file, the same bytes each time."""
     parser = argparse.ArgumentParser(
@@ -269,10 +277,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("-o", "--output", type=Path, default=FIXTURE)
     options = parser.parse_args()
-    text = json.dumps(fixture(options.folder), separators=(",", ":"))
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_bytes(gzip.compress(text.encode(), mtime=0))
-    print(f"{options.output}: {options.output.stat().st_size} bytes")
+    write_fixture(fixture(options.folder), options.output)
 
 
 if __name__ == "__main__":

@@ -21,11 +21,10 @@ from tritier.planner.components import group_layers
 from tritier.planner.evaluate import evaluate, violations
 from tritier.planner.makespan import improve, makespan_bound, simulated_latency
 from tritier.planner.makespan_groups import contract
-from tritier.planner.problem import Placement, Problem
+from tritier.planner.problem import MIB, Placement, Problem
 from tritier.planner.simulate import bound_per_s, latency_ms, simulate, throughput, work_of
 from tritier.planner.simulation_build import PipelineBuilder, pipeline_of
 from tritier.planner.simulation_graph import (
-    MIB,
     Conditions,
     LinkModel,
     Moment,

@@ -13,11 +13,10 @@ from tritier.planner.evaluate import evaluate, violations
 from tritier.planner.makespan import improve, makespan_bound, simulated_latency
 from tritier.planner.makespan_groups import contract
 from tritier.planner.noise_sets import NoiseLimit, NoiseRow
-from tritier.planner.problem import Flow, Limits, Placement, Problem
+from tritier.planner.problem import MIB, Flow, Limits, Placement, Problem
 from tritier.planner.simulate import Simulated, simulate, throughput
 from tritier.planner.simulation_build import PipelineBuilder, pipeline_of
 from tritier.planner.simulation_graph import (
-    MIB,
     Conditions,
     LinkModel,
     Moment,

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import TypeVar, cast, get_args
 
 from tritier.calibration import Inputs, input_files
 from tritier.cli.inputs import find_inputs
@@ -22,7 +22,7 @@ from tritier.documents import (
 )
 from tritier.errors import InputError, UsageError, did_you_mean
 from tritier.graph import LoadedModel, Quantizable, build_layer_graph, profile_model
-from tritier.noise import load_metric
+from tritier.noise import load_metric, subset_of
 from tritier.workflow.noise import NoiseRequest, measurer_of
 from tritier.workflow.plan_noise import plan_noise
 from tritier.workflow.planning import NoiseCheck, Planned, Report, make_plan
@@ -131,11 +131,11 @@ def _goals(options: SolveOptions) -> Goals:
                 f"{what} {value}: allowed are {', '.join(allowed)}{did_you_mean(value, allowed)}"
             )
     return Goals(
-        objective=options.objective,  # type: ignore[arg-type]
+        objective=cast(Objective, options.objective),
         latency_weight=options.latency_weight,
         time_limit_s=options.time_limit,
         solver=options.solver,
-        formulation=options.formulation,  # type: ignore[arg-type]
+        formulation=cast(Formulation, options.formulation),
         max_components=options.max_components,
         front=options.pareto,
         explain=options.explain,
@@ -305,8 +305,7 @@ def _noise_check(
     measurer = measurer_of(noise[0], request)
 
     def measure(layers: Collection[str]) -> Mapping[str, float]:
-        mask = sum(1 << bit for bit, name in enumerate(noise[0].layers) if name in set(layers))
-        return measurer.mean(mask)
+        return measurer.mean(subset_of(noise[0].layers, layers))
 
     def measure_plan(plan: Plan) -> Mapping[str, float]:
         return plan_noise(plan, model, chosen, request.metric)

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 
 from tritier.planner.evaluate import Costs
 from tritier.planner.noise_sets import NoiseRow
-from tritier.planner.problem import INFINITE, Limits, Placement, Problem, Weights
+from tritier.planner.problem import INFINITE, MIB, Limits, Placement, Problem, Weights
 from tritier.planner.pulp_model import minimum_of
 from tritier.planner.pulp_noise import load_sum
 from tritier.planner.pulp_rows import Sum
 from tritier.planner.pulp_solve import Settings
-from tritier.planner.pulp_sums import MIB, Model
+from tritier.planner.pulp_sums import Model
 from tritier.planner.solution import Solution, Status
 
 Solve = Callable[[Problem, Weights], Solution]

@@ -20,6 +20,7 @@ from tritier.planner.noise_sets import NoiseLimit
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 INFINITE = math.inf
+MIB = 2.0**20
 
 
 @dataclass(frozen=True)

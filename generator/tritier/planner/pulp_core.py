@@ -18,12 +18,11 @@ import numpy as np
 from tritier.planner.evaluate import evaluate, violations
 from tritier.planner.factors import Label, TooWide
 from tritier.planner.fold import Core, Table, is_possible
-from tritier.planner.problem import Bools, Placement, Problem, Weights
+from tritier.planner.problem import MIB, Bools, Placement, Problem, Weights
 from tritier.planner.pulp_model import solve_pulp
 from tritier.planner.pulp_noise import add_noise, refuse
 from tritier.planner.pulp_rows import Rows, Sum
 from tritier.planner.pulp_solvers import DEFAULT_SOLVER, run, solver_named
-from tritier.planner.pulp_sums import MIB
 from tritier.planner.rows import worth_of
 from tritier.planner.solution import GAP, Solution, Status, finished, without
 

@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tritier.planner.evaluate import Costs
-from tritier.planner.problem import Placement, Problem, Weights
+from tritier.planner.problem import MIB, Placement, Problem, Weights
 from tritier.planner.pulp_flows import State, add_flow
 from tritier.planner.pulp_noise import add_noise
 from tritier.planner.pulp_rows import Rows, Sum, safe
 from tritier.planner.pulp_solve import Settings, settle
 from tritier.planner.pulp_solvers import DEFAULT_SOLVER
-from tritier.planner.pulp_sums import MIB, Model, add_limits
+from tritier.planner.pulp_sums import Model, add_limits
 from tritier.planner.solution import GAP, Solution
 
 # (server, quantized), as in `Problem.labels`

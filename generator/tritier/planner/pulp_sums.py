@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tritier.planner.evaluate import TOLERANCE
-from tritier.planner.problem import Placement, Problem, Weights
+from tritier.planner.problem import MIB, Placement, Problem, Weights
 from tritier.planner.pulp_rows import Rows, Sum, safe
-
-MIB = float(2**20)
 
 
 @dataclass(frozen=True)

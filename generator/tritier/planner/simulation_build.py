@@ -15,9 +15,8 @@ import numpy as np
 
 from tritier.planner.components import group_layers
 from tritier.planner.evaluate import quantized_layers
-from tritier.planner.problem import Placement, Problem
+from tritier.planner.problem import MIB, Placement, Problem
 from tritier.planner.simulation_graph import (
-    MIB,
     Conditions,
     Moment,
     Pipeline,

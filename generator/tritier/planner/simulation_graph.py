@@ -11,9 +11,7 @@ from enum import Enum
 
 import numpy as np
 
-from tritier.planner.problem import Floats, Problem
-
-MIB = 2.0**20
+from tritier.planner.problem import MIB, Floats, Problem
 
 
 class Moment(Enum):

@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from tritier.planner.problem import Floats, Problem, Weights
+from tritier.planner.problem import MIB, Floats, Problem, Weights
 from tritier.planner.pulp_noise import add_terms
 from tritier.planner.pulp_rows import Rows, Sum, safe
 from tritier.planner.pulp_solve import Settings, settle
 from tritier.planner.pulp_solvers import DEFAULT_SOLVER
-from tritier.planner.pulp_sums import MIB, Model, add_limits
+from tritier.planner.pulp_sums import Model, add_limits
 from tritier.planner.solution import GAP, Solution
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from tritier.documents import NoiseModel, Plan, PlanReport, Predictions
 from tritier.errors import InfeasibleError, InputError
-from tritier.noise import Candidate, Outcome, Settled
+from tritier.noise import Candidate, Outcome, Settled, layers_of
 from tritier.planner import Group
 from tritier.planner.problem import Problem
 from tritier.planner.pulp_bottleneck import bottleneck_ms
@@ -179,7 +179,7 @@ class _Settled:
             return Candidate(mask, -self._worth(found))
 
         def measure(mask: int) -> Mapping[str, float]:
-            names = [layer for bit, layer in enumerate(noise.layers) if mask >> bit & 1]
+            names = layers_of(noise.layers, mask)
             self._report(f"measuring the noise of {len(names)} int8 layers")
             self.runs += 1
             return check.measure(names)
@@ -191,7 +191,7 @@ class _Settled:
         self.problem, found = known[settled.pick.mask]
         request = replace(built.request, noise=self.noise)
         self.predictor = Predictor(replace(built, request=request), self.problem, self._overlap)
-        layers = {x for bit, x in enumerate(noise.layers) if settled.pick.mask >> bit & 1}
+        layers = set(layers_of(noise.layers, settled.pick.mask))
         for item in settled.model.measured:
             if set(item.layers) == layers:
                 self.measured_noise = dict(item.noise)
@@ -253,11 +253,7 @@ def _plan(predictor: Predictor, found: Found, name: str | None) -> Plan:
         for group in predictor.predict(placement).groups
     ]
     plan = plan_from_groups(request.model, request.graph, groups, request.servers, name)
-    quantized = [
-        built.problem.layers[layer]
-        for layer, bit in predictor.problem.bit_of.items()
-        if placement.quantized >> bit & 1
-    ]
+    quantized = predictor.quantized(placement)
     codecs = {
         built.problem.flows[flow].name: WIRE_CODECS[codec]
         for flow, codec in predictor.codecs(predictor.predict(placement).costs).items()

@@ -111,15 +111,19 @@ class Predictor:
             energy_joule=found.costs.energy_joule,
             bottleneck_ms=bottleneck_ms(found.costs),
             noise=self.noise(placement),
-            quantized_layers=len(quantized_layers(self.problem, placement.quantized)),
+            quantized_layers=len(self.quantized(placement)),
             components=found.components,
         )
+
+    def quantized(self, placement: Placement) -> list[str]:
+        """Names of the layers that are quantized, in the model's order."""
+        layers = quantized_layers(self.problem, placement.quantized)
+        return [self.problem.layers[layer] for layer in sorted(layers)]
 
     def noise(self, placement: Placement) -> dict[str, float]:
         """Output -> predicted noise, without a margin; the largest of several noise models."""
         request = self.built.request
-        names = [self.problem.layers[i] for i in
-                 sorted(quantized_layers(self.problem, placement.quantized))]  # fmt: skip
+        names = self.quantized(placement)
         found: dict[str, float] = {}
         for model in request.noise:
             for output in model.outputs:

@@ -11,6 +11,7 @@ from tritier.divider import ModelQuantizer
 from tritier.documents import NoiseModel, Quantization
 from tritier.errors import InputError
 from tritier.graph import LayerGraph
+from tritier.noise import layers_of, subset_of
 from tritier.planner.noise_sets import NoiseRow
 from tritier.workflow.problem_request import Findings, PlanningRequest, listed, settings_text
 
@@ -112,11 +113,8 @@ def noise_rows(
 
 def translated(mask: int, source: Sequence[str], target: Sequence[str]) -> int | None:
     """A mask over the layers `source` as one over `target`; None if it has another layer."""
-    chosen = [name for bit, name in enumerate(source) if mask >> bit & 1]
-    bit = {name: 1 << index for index, name in enumerate(target)}
-    if any(name not in bit for name in chosen):
-        return None
-    return sum(bit[name] for name in chosen)
+    chosen = layers_of(source, mask)
+    return subset_of(target, chosen) if set(chosen) <= set(target) else None
 
 
 def coding_layers(
