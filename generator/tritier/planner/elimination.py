@@ -22,6 +22,8 @@ from tritier.planner.problem import Floats, Placement, Problem
 Ints = npt.NDArray[np.int64]
 # Numbers in the tables that one pass may hold at once: 1 GB.
 MOST_NUMBERS = 125_000_000
+# Numbers in the tables of a pass that are kept: 128 MB.
+KEPT_NUMBERS = 16_000_000
 # A problem with a larger table goes to an integer program, which is faster then.
 WIDEST_TABLE = 5_000_000
 
@@ -128,6 +130,25 @@ class Elimination:
             total = table if total is None else total + table
         assert total is not None, f"no table holds variable {step.variable}"
         return total
+
+    def kept(self, worths: Sequence[Worth], choices: Sequence[Choice]) -> Pass:
+        """One pass, with its tables if they are not too large to be kept together."""
+        if self.total * len(worths) * len(choices) <= KEPT_NUMBERS:
+            return self.run(worths, choices)
+        return Pass(self.values(worths, choices), [])
+
+    def best(
+        self,
+        done: Pass,
+        worths: Sequence[Worth],
+        choices: Sequence[Choice],
+        worth: int,
+        choice: int,
+    ) -> Placement:
+        """The placement of the least cost for one worth and choice of a pass by `kept`."""
+        if done.tables:
+            return self.labels(done, worth, choice)
+        return self.labels(self.run([worths[worth]], [choices[choice]]))
 
     def labels(self, done: Pass, worth: int = 0, choice: int = 0) -> Placement:
         """The placement that has the least cost, of a pass that kept its tables."""

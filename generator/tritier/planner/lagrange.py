@@ -101,7 +101,8 @@ class Priced:
         """Solve for prices; False if no placement is possible at all. The best placement is a
         candidate, and those of the next best sets of quantized layers."""
         worth = worth_of(self._problem, self._weights, self._rows, prices)
-        values = self._elimination.values([worth], self._roots)[0]
+        done = self._elimination.kept([worth], self._roots)
+        values = done.values[0]
         first = int(values.argmin())
         if not math.isfinite(values[first]):
             self._infeasible, self.bound = True, math.inf
@@ -110,8 +111,7 @@ class Priced:
         if bound > self.bound:
             self.bound, self._prices = bound, list(prices)
         for choice in dict.fromkeys((first, *np.argsort(values)[:tried].tolist())):
-            done = self._elimination.run([worth], [self._roots[choice]])
-            placement = self._elimination.labels(done)
+            placement = self._elimination.best(done, [worth], self._roots, 0, choice)
             self._seen[placement] = self._roots[choice].allowed
             costs = self.offer(placement)
             if choice == first:

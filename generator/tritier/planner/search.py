@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import count
 
 from tritier.planner.elimination import Choice, Elimination, Pass
@@ -27,9 +28,6 @@ from tritier.planner.rows import rows_of, worth_of
 from tritier.planner.solution import GAP, Solution, Status, finished, without
 
 TIME_LIMIT_S = 60.0
-# Tables of a pass that are kept, in numbers (128 MB).
-KEPT_NUMBERS = 16_000_000
-_NO_ROOT = -1
 # For a first placement: seconds at most, share of the time at most, and a gap that is good enough.
 _COMBINING_S, _COMBINING_SHARE, _COMBINING_GAP = 5.0, 0.3, 1e-3
 
@@ -83,19 +81,11 @@ class Search:
         deadline = time.monotonic() + time_limit_s
         roots = self.roots()
         worths = [worth_of(self.problem, each) for each in weights]
-        done = self._pass(self.elimination, worths, roots)
+        done = self.elimination.kept(worths, roots)
         return [
-            self._branched(self.elimination, each, _Nodes(roots, done, number), deadline)
+            self._branched(self.elimination, each, _Roots(roots, worths, done, number), deadline)
             for number, each in enumerate(weights)
         ]
-
-    def _pass(
-        self, elimination: Elimination, worths: Sequence[Worth], roots: Sequence[Choice]
-    ) -> Pass:
-        """With its tables, if they are not too large to be kept: then nothing is done twice."""
-        if elimination.total * len(worths) * len(roots) <= KEPT_NUMBERS:
-            return elimination.run(worths, roots)
-        return Pass(elimination.values(worths, roots), [])
 
     def roots(self) -> list[Choice]:
         """Sets that hold every choice of quantized layers that is allowed."""
@@ -105,19 +95,23 @@ class Search:
         return [Choice((1 << len(self.problem.quantizable)) - 1)]
 
     def _branched(
-        self, elimination: Elimination, weights: Weights, roots: _Nodes, deadline: float
+        self, elimination: Elimination, weights: Weights, roots: _Roots, deadline: float
     ) -> Solution:
         """The best of what the sets hold; the least value first, so the first allowed is best."""
-        worth = worth_of(self.problem, weights)
-        order = count()
-        heap = [(value, next(order), node, number) for number, (value, node) in roots.items()]
+        worth = roots.worths[roots.number]
+        order = count()  # the roots come first, so that their numbers are their places
+        values = roots.done.values[roots.number].tolist()
+        heap = [(value, next(order), x) for value, x in zip(values, roots.choices, strict=True)]
         heapq.heapify(heap)
         while heap:
-            value, _, node, number = heapq.heappop(heap)
+            value, number, node = heapq.heappop(heap)
             if not math.isfinite(value):
                 break
-            done, *place = roots.tables(number) or (elimination.run([worth], [node]), 0, 0)
-            placement = elimination.labels(done, *place)
+            placement = (
+                elimination.best(roots.done, roots.worths, roots.choices, roots.number, number)
+                if number < len(roots.choices)
+                else elimination.labels(elimination.run([worth], [node]))
+            )
             if self.problem.noise.allows(placement.quantized):
                 return self._proven(placement, weights, value)
             if time.monotonic() > deadline:
@@ -126,7 +120,7 @@ class Search:
             if children:
                 values = elimination.values([worth], children)[0].tolist()
                 for each, child in zip(values, children, strict=True):
-                    heapq.heappush(heap, (each, next(order), child, _NO_ROOT))
+                    heapq.heappush(heap, (each, next(order), child))
         return without(math.inf, "elimination")
 
     def _children(self, node: Choice, taken: int) -> Iterator[Choice]:
@@ -198,21 +192,15 @@ class Search:
         )
 
 
-class _Nodes:
-    """The values of the sets to begin with, for one of the weights of a pass."""
+@dataclass(frozen=True, eq=False)
+class _Roots:
+    """The sets to begin with, and the pass that solved them for many weights, of which this is
+    one."""
 
-    def __init__(self, roots: Sequence[Choice], done: Pass, worth: int) -> None:
-        self._roots, self._done, self._worth = roots, done, worth
-
-    def items(self) -> Iterator[tuple[int, tuple[float, Choice]]]:
-        """(number, (value, set))."""
-        values = self._done.values[self._worth].tolist()
-        yield from enumerate(zip(values, self._roots, strict=True))
-
-    def tables(self, number: int) -> tuple[Pass, int, int] | None:
-        """The pass and the place in it, if its tables were kept and it is one of the sets."""
-        kept = self._done.tables and number != _NO_ROOT
-        return (self._done, self._worth, number) if kept else None
+    choices: Sequence[Choice]
+    worths: Sequence[Worth]
+    done: Pass
+    number: int
 
 
 def _better(known: Solution, rest: Solution) -> Solution:
