@@ -1,6 +1,8 @@
 """Cut models into sub-models, and prove that the parts give what the whole gives."""
 
 from tritier.divider.batch import decide_batching
+from tritier.divider.codec_nodes import CodecNodes, decoder, encoder
+from tritier.divider.coded import coded_model
 from tritier.divider.compare import Comparison, Difference
 from tritier.divider.cut import SubModel, check_against_model, cut_model
 from tritier.divider.quantize import FIRST_OPSET
@@ -14,6 +16,7 @@ __all__ = [
     "Array",
     "Arrays",
     "Chain",
+    "CodecNodes",
     "Comparison",
     "Difference",
     "ModelQuantizer",
@@ -23,8 +26,11 @@ __all__ = [
     "WholeModel",
     "check_against_model",
     "check_loads",
+    "coded_model",
     "cut_model",
     "decide_batching",
+    "decoder",
+    "encoder",
     "in_order",
     "quantized_tensors",
     "random_inputs",

@@ -8,7 +8,6 @@ from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 from tritier.documents import NoiseFigures
 from tritier.errors import CheckFailed, InputError
@@ -104,6 +103,8 @@ def _r2(real: Array, told: Array) -> float:
 
 def _spearman(real: Array, told: Array) -> float:
     """Correlation of the ranks; rounded first, so that noise in the last bits ranks nothing."""
+    from scipy.stats import rankdata  # here, as it loads for a second
+
     ranks = [rankdata(np.round(values / _SAME)) for values in (real, told)]
     alike = [bool(np.ptp(rank) == 0) for rank in ranks]
     if any(alike):

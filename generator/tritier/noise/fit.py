@@ -22,7 +22,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.linear_model import Ridge, RidgeCV
 
 from tritier.errors import InputError
 
@@ -126,6 +125,8 @@ def _ridge(features: Array, left: Array) -> Array:
     """Coefficients with the penalty that has the least mean square error when each sample is left
     out once. Of penalties that are alike in that, the smallest: where samples say nothing about
     each other, each is at least met."""
+    from sklearn.linear_model import Ridge, RidgeCV  # here, as it loads for a second
+
     tried = RidgeCV(_PENALTIES, fit_intercept=False, store_cv_results=True).fit(features, left)
     errors = tried.cv_results_.mean(axis=0)
     penalty = _PENALTIES[np.flatnonzero(errors <= errors.min() * (1 + _ALIKE))[0]]

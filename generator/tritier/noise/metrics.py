@@ -6,7 +6,7 @@ import importlib.util
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +35,11 @@ class Metric:
     combine: Callable[[Sequence[Score]], float]
     identity: str
     by_output: bool = True
+
+    def over(self, pairs: Iterable[tuple[Arrays, Arrays]]) -> dict[str, float]:
+        """Output -> noise over all inputs, of (float outputs, other outputs) of each in turn."""
+        scores = [self.of_input(*pair, number) for number, pair in enumerate(pairs)]
+        return {name: self.combine([score[name] for score in scores]) for name in scores[0]}
 
 
 def built_in(name: str) -> Metric:

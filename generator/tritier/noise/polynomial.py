@@ -11,8 +11,6 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from sklearn.linear_model import LinearRegression, RidgeCV
-from sklearn.preprocessing import PolynomialFeatures
 
 from tritier.errors import InputError
 from tritier.noise.fit import bits, check_samples
@@ -40,6 +38,9 @@ def fit_polynomial(
 ) -> tuple[float, dict[int, float]]:
     """(constant, mask of at most `degree` layers -> term), in the unit of the samples. The constant
     counts if any layer is quantized. Raises InputError for samples or a degree that can't be."""
+    from sklearn.linear_model import LinearRegression, RidgeCV  # here, as it loads for a second
+    from sklearn.preprocessing import PolynomialFeatures
+
     check_samples(samples, count)
     number = count_terms(count, degree)
     products = PolynomialFeatures(degree, interaction_only=True, include_bias=False)

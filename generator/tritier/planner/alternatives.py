@@ -106,12 +106,14 @@ class Variant:
 
 @dataclass(frozen=True)
 class Relaxation:
-    """What a variant's optimum gains; `solution` has a placement of its own."""
+    """What a variant's optimum gains; `solution` has a placement of its own. `usd` is None without
+    prices."""
 
     what: str
     latency_ms: float
     energy_joule: float
     solution: Solution
+    usd: float | None = None
 
 
 def relaxations(
@@ -122,20 +124,22 @@ def relaxations(
     *,
     time_limit_s: float = 10.0,
 ) -> list[Relaxation]:
-    """Each variant solved again: how far its latency and energy are from the best's (negative is
-    less). Those that are infeasible are left out."""
+    """Each variant solved again: how far its latency, energy and cost are from the best's (negative
+    is less). Those that are infeasible are left out."""
     assert best.costs is not None
     found = []
     for variant in variants:
         solution = Search(variant.problem, search.order).solve(weights, time_limit_s=time_limit_s)
         if solution.costs is None:
             continue
+        usd, before = solution.costs.usd, best.costs.usd
         found.append(
             Relaxation(
                 variant.what,
                 solution.costs.latency_ms - best.costs.latency_ms,
                 solution.costs.energy_joule - best.costs.energy_joule,
                 solution,
+                None if usd is None or before is None else usd - before,
             )
         )
     return found

@@ -6,6 +6,7 @@ noise allows.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from tritier.planner.evaluate import Costs, Violation, evaluate, violations
 from tritier.planner.problem import Bools, Floats, Limits, Placement, Problem, Weights
+from tritier.planner.rows import worth_of
 from tritier.planner.search import Search
 
 # Cuts that are looked at in full, the best first, until one keeps all limits.
@@ -70,10 +72,30 @@ def _cheapest(problem: Problem, weights: Weights, allowed: Bools) -> Placement:
 def _best_cut(problem: Problem, weights: Weights, server: int) -> Baseline | None:
     """The best of all cuts through the order of the layers, each with the best of the largest sets
     of quantized layers; None if there are no two layers to cut between."""
+    best: Baseline | None = None
+    for found in itertools.islice(_cuts(problem, weights, server), _TRIED):
+        if found.is_feasible:
+            return found
+        best = best or found
+    return best
+
+
+def best_cuts(problem: Problem, weights: Weights, server: int, count: int) -> list[Baseline]:
+    """Single cuts to a server, the best first, each once, with the quantized layers that suit it
+    best; so many at most. Those that are over a limit are among them: `broken` says so."""
+    found: dict[int | None, Baseline] = {}
+    for item in _cuts(problem, weights, server):
+        found.setdefault(item.cut_after, item)
+        if len(found) == count:
+            break
+    return list(found.values())
+
+
+def _cuts(problem: Problem, weights: Weights, server: int) -> Iterator[Baseline]:
+    """All cuts that can be, with each of the largest sets of quantized layers, the best first."""
     masks = _masks(problem)
     values = np.stack([_cut_values(problem, weights, server, mask) for mask in masks], axis=1)
-    best: Baseline | None = None
-    for index in np.argsort(values, axis=None)[:_TRIED]:
+    for index in np.argsort(values, axis=None):
         cut, choice = (int(i) for i in np.unravel_index(index, values.shape))
         if not np.isfinite(values[cut, choice]):
             break
@@ -82,11 +104,7 @@ def _best_cut(problem: Problem, weights: Weights, server: int) -> Baseline | Non
         placement = Placement(tuple(servers), _offered(problem, servers, masks[choice]))
         costs = evaluate(problem, placement)
         broken = tuple(violations(problem, placement, costs))
-        found = Baseline("single cut", server, placement, costs, broken, cut_after=cut + 1)
-        if found.is_feasible:
-            return found
-        best = best or found
-    return best
+        yield Baseline("single cut", server, placement, costs, broken, cut_after=cut + 1)
 
 
 def _offered(problem: Problem, servers: Sequence[int], mask: int) -> int:
@@ -120,14 +138,14 @@ def _cut_values(problem: Problem, weights: Weights, server: int, mask: int) -> F
     count, entry = len(problem.layers), problem.entry
     int8 = _modes(problem, mask)
     behind = np.arange(count + 1)  # the first layer behind each cut
+    worth = worth_of(problem, weights)
     total, blocked = np.zeros(count + 1), np.zeros(count + 1)
     for place, side in ((entry, slice(None)), (server, slice(None, None, -1))):
         times = np.where(int8[:, place], problem.int8_ms[:, place], problem.float_ms[:, place])
         wrong = ~problem.allowed[:, place] | ~np.isfinite(times)
         wrong[[0, -1]] = False
         times = np.where(wrong | (behind[:-1] == 0) | (behind[:-1] == count - 1), 0.0, times)
-        worth = weights.per_ms + weights.per_joule * problem.compute_watt[place] / 1000.0
-        total += np.r_[0.0, np.cumsum((times * worth)[side])][side]
+        total += np.r_[0.0, np.cumsum((times * worth.compute[place])[side])][side]
         blocked += np.r_[0, np.cumsum(wrong[side])][side]
     for index, flow in enumerate(problem.flows):
         inner = [layer for layer in flow.consumers if layer < count - 1]
@@ -145,8 +163,11 @@ def _cut_values(problem: Problem, weights: Weights, server: int, mask: int) -> F
                 problem.transfer_ms[index, source, target],
             )  # fmt: skip
             wrong = ~np.isfinite(times)
-            worth = weights.per_ms + weights.per_joule * problem.send_watt[source] / 1000.0
-            total[cuts] += np.where(wrong, 0.0, times) * worth
+            total[cuts] += np.where(wrong, 0.0, times) * worth.send[source]
+            if worth.per_usd and problem.money is not None:
+                paid = problem.money.coded_crossing, problem.money.crossing
+                small, plain = (table[index, source, target] for table in paid)
+                total[cuts] += np.where(coded, small, plain) * worth.per_usd
             blocked[cuts] += wrong
     return np.where(blocked > 0, np.inf, total)[2:-2]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tritier.planner.problem import Placement, Problem, Weights
@@ -14,7 +15,8 @@ TOLERANCE = 1e-9
 @dataclass(frozen=True)
 class Costs:
     """Of one inference. What is per server follows their order; `weight_bytes` is part of
-    `memory_bytes`; `crossings` are (tensor, source, target, in 8 bits, milliseconds)."""
+    `memory_bytes`; `crossings` are (tensor, source, target, in 8 bits, milliseconds); `usd` is None
+    where the problem knows no prices."""
 
     compute_ms: float
     transfer_ms: float
@@ -23,6 +25,7 @@ class Costs:
     memory_bytes: tuple[float, ...]
     weight_bytes: tuple[float, ...]
     crossings: tuple[tuple[int, int, int, bool, float], ...]
+    usd: float | None = None
 
     @property
     def latency_ms(self) -> float:
@@ -36,9 +39,12 @@ class Costs:
 
     def value(self, weights: Weights) -> float:
         """The objective; a weight of 0 leaves its part out."""
-        return (weights.per_ms and weights.per_ms * self.latency_ms) + (
-            weights.per_joule and weights.per_joule * self.energy_joule
-        )
+        value = weights.per_ms and weights.per_ms * self.latency_ms
+        value += weights.per_joule and weights.per_joule * self.energy_joule
+        if weights.per_usd:
+            assert self.usd is not None, "the problem has no prices"
+            value += weights.per_usd * self.usd
+        return value
 
 
 def evaluate(problem: Problem, placement: Placement) -> Costs:
@@ -69,7 +75,27 @@ def evaluate(problem: Problem, placement: Placement) -> Costs:
         memory_bytes=tuple(a + b for a, b in zip(weights, working, strict=True)),
         weight_bytes=tuple(weights),
         crossings=crossings,
+        usd=_usd(problem, server_ms, energy, crossings),
     )
+
+
+def _usd(
+    problem: Problem,
+    server_ms: Sequence[float],
+    energy: Sequence[float],
+    crossings: Sequence[tuple[int, int, int, bool, float]],
+) -> float | None:
+    money = problem.money
+    if money is None:
+        return None
+    if not all(map(math.isfinite, (*server_ms, *(item[-1] for item in crossings)))):
+        return math.inf  # prices alone are finite where nothing can be
+    parts = [float(money.per_ms[k]) * ms for k, ms in enumerate(server_ms)]
+    parts += [float(money.per_joule[k]) * joule for k, joule in enumerate(energy)]
+    for flow, source, target, coded, _ in crossings:
+        paid = money.coded_crossing if coded else money.crossing
+        parts.append(float(paid[flow, source, target]))
+    return math.fsum(parts)
 
 
 def quantized_layers(problem: Problem, mask: int) -> frozenset[int]:

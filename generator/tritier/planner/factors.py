@@ -5,7 +5,8 @@ consumers. One with many consumers would make a huge table: it is told instead a
 each of which says where the tensor is needed so far.
 
 What a table costs is linear in the worth of a millisecond on each server: tables hold times, all in
-one long array, which is multiplied when the worth is known.
+one long array, which is multiplied when the worth is known. What crossings are paid for stands
+beside their times.
 """
 
 from __future__ import annotations
@@ -46,12 +47,14 @@ class Factor:
 @dataclass(frozen=True, eq=False)
 class Worth:
     """What is paid on each server, [k]: per millisecond of computing and of sending, per byte of
-    weights; and for each quantizable layer that is quantized, [bits]."""
+    weights; and for each quantizable layer that is quantized, [bits]. `per_usd` is what a USD that
+    is paid for a crossing is worth."""
 
     compute: Floats
     send: Floats
     held: Floats
     fees: Floats
+    per_usd: float = 0.0
 
 
 class Factors:
@@ -60,7 +63,7 @@ class Factors:
     `domains` has the number of labels of each layer and, after those, of each state.
 
     A number of the long array costs `time` x the worth of a millisecond on its server, plus `held`
-    x the worth of a byte there; it is infinite where `forbidden`.
+    x the worth of a byte there, or `paid` x the worth of a USD; it is infinite where `forbidden`.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -69,6 +72,7 @@ class Factors:
         self.factors: list[Factor] = []
         self._time: list[Floats] = []
         self._held: list[Floats] = []
+        self._paid: list[Floats] | None = None if problem.money is None else [np.zeros(0)]
         self._server: list[Ints] = []
         self._length = 0
         self._layers(problem)
@@ -76,6 +80,7 @@ class Factors:
         self._tensors(problem)
         self.time = np.concatenate(self._time)
         self.held = np.concatenate(self._held)
+        self.paid = None if self._paid is None else np.concatenate(self._paid)
         self.server = np.concatenate(self._server)
         self.forbidden = ~np.isfinite(self.time)
         self.time = np.where(self.forbidden, 0.0, self.time)
@@ -89,6 +94,8 @@ class Factors:
             row[:split] = self.time[:split] * worth.compute[self.server[:split]]
             row[:split] += self.held * worth.held[self.server[:split]]
             row[split:] = self.time[split:] * worth.send[self.server[split:]]
+            if worth.per_usd and self.paid is not None:
+                row[split:] += self.paid * worth.per_usd
         if self.any_forbidden:
             found[:, self.forbidden] = np.inf
         return found
@@ -134,20 +141,22 @@ class Factors:
             modes = np.array([mode for _, mode in self.labels[members[place]]], dtype=bool)
             coded |= modes[grid[place]]
         source = servers[0]
-        total = np.zeros((len(indices), grid.shape[1]))
+        kinds = _crossing_costs(problem)
+        totals = [np.zeros((len(indices), grid.shape[1])) for _ in kinds]
         for target in range(len(problem.servers)):
             needed = np.zeros(grid.shape[1], dtype=bool)
             for server in servers[1:]:
                 needed |= server == target
             needed &= source != target
-            times = problem.transfer_ms[indices][:, source, target]
-            if places:
-                small = problem.coded_ms[indices][:, source, target]
-                times = np.where(coded, small, times)
-            total += np.where(needed, times, 0.0)
-        for row, index in zip(total, indices, strict=True):
+            for total, (plain, small) in zip(totals, kinds, strict=True):
+                costs = plain[indices][:, source, target]
+                if places:
+                    costs = np.where(coded, small[indices][:, source, target], costs)
+                total += np.where(needed, costs, 0.0)
+        for number, index in enumerate(indices):
             flow = problem.flows[index]
-            self._add((flow.source, *flow.consumers), row, source)
+            scope = (flow.source, *flow.consumers)
+            self._add_tensor(scope, [total[number] for total in totals], source)
 
     def _chain(self, problem: Problem, index: int) -> None:
         """States between consumers: (server of the source, other servers in need, in 8 bits)."""
@@ -181,19 +190,23 @@ class Factors:
                 table[i, j, number[after(state, layer, label)]] = 0.0
             self.domains.append(len(states))
             made = len(self.domains) - 1
-            self._add((variable, layer, made), table.ravel(), np.zeros(table.size, dtype=np.int64))
+            zeros = np.zeros(table.size, dtype=np.int64)
+            self._add_tensor((variable, layer, made), [table.ravel()], zeros)
             variable, before = made, states
         layer = flow.consumers[-1]
         ends = [after(state, layer, x) for state in before for x in self.labels[layer]]
-        times = np.array([self._passage(problem, index, state) for state in ends])
+        totals = [
+            np.array([_passage((small if state[2] else plain)[index], state) for state in ends])
+            for plain, small in _crossing_costs(problem)
+        ]
         sources = np.array([source for source, _, _ in ends], dtype=np.int64)
-        self._add((variable, layer), times, sources)
+        self._add_tensor((variable, layer), totals, sources)
 
-    @staticmethod
-    def _passage(problem: Problem, index: int, state: _State) -> float:
-        source, needed, coded = state
-        times = (problem.coded_ms if coded else problem.transfer_ms)[index, source]
-        return float(sum(times[k] for k in range(len(times)) if needed >> k & 1))
+    def _add_tensor(self, scope: Sequence[int], totals: Sequence[Floats], sources: Ints) -> None:
+        """A table of times and, if it is known, of what is paid besides."""
+        if self._paid is not None:
+            self._paid.append(totals[1] if len(totals) > 1 else np.zeros(len(totals[0])))
+        self._add(scope, totals[0], sources)
 
     def _add(
         self, scope: Sequence[int], times: Floats, servers: Ints, bit: int | None = None
@@ -205,3 +218,18 @@ class Factors:
         self._time.append(times)
         self._server.append(servers)
         self._length += len(times)
+
+
+def _crossing_costs(problem: Problem) -> list[tuple[Floats, Floats]]:
+    """What tensors cost from server to server, as they are and in 8 bits: time, and money where it
+    is known; [m, k, k] each."""
+    found = [(problem.transfer_ms, problem.coded_ms)]
+    if problem.money is not None:
+        found.append((problem.money.crossing, problem.money.coded_crossing))
+    return found
+
+
+def _passage(costs: Floats, state: _State) -> float:
+    """Of a tensor in a state; `costs` [k, k]."""
+    source, needed, _ = state
+    return float(sum(costs[source, k] for k in range(len(costs)) if needed >> k & 1))

@@ -67,7 +67,7 @@ class NoiseLimit:
             return True
         if mask in self.refused:
             return False
-        return all(row.load(mask) <= _padded(row.budget) for row in self.rows)
+        return all(row.load(mask) <= padded(row.budget) for row in self.rows)
 
     def share(self, mask: int) -> float:
         """The largest load by its budget; above 1 the mask is not allowed."""
@@ -87,7 +87,7 @@ class NoiseLimit:
             load[1:] = row.constant
             for term, value in row.terms.items():
                 load[masks & term == term] += value
-            allowed &= load <= _padded(row.budget)
+            allowed &= load <= padded(row.budget)
         allowed[list(self.refused)] = False
         allowed[0] = True
         return allowed
@@ -112,5 +112,6 @@ class NoiseLimit:
         return bool(np.any((masks & forced == forced) & (masks & ~allowed == 0)))
 
 
-def _padded(budget: float) -> float:
+def padded(budget: float) -> float:
+    """With the slack of sums in another order."""
     return budget + TOLERANCE * abs(budget)

@@ -1,9 +1,10 @@
-"""What is minimised: latency and energy, each alone, weighted, and all their best compromises.
+"""What is minimised: latency, energy and cost, each alone; latency and energy weighted, and all
+their best compromises.
 
 Latency is first minimised alone, then energy alone, in both cases with the other one as the second
 aim (to one part in ten million of the first). T_max and E_max are the worse values of those two;
 the weighted objective is w (T - T_min) / (T_max - T_min) + (1 - w) (E - E_min) / (E_max - E_min)
-(design, section 6).
+(design, section 6). The second aim of cost is latency.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from tritier.planner.solution import Solution
 
 # What the second aim may cost of the first, as a share.
 SECOND = 1e-7
+# Money counts in millionths of a USD: solvers have absolute tolerances, too.
+MILLIONTHS = 1e6
 # Points closer than this, relatively, are one.
 _SAME = 1e-6
 
@@ -29,6 +32,7 @@ class Aim(Enum):
 
     LATENCY = Weights(1.0, 0.0)
     ENERGY = Weights(0.0, 1.0)
+    COST = Weights(0.0, 0.0, MILLIONTHS)
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,8 @@ def extremes(search: Search, *, time_limit_s: float = TIME_LIMIT_S) -> Extremes:
 def ends(
     search: Search, aims: Sequence[Aim], *, time_limit_s: float = TIME_LIMIT_S
 ) -> list[Solution]:
-    """The placement of the least latency, or energy, and among those the one with least of the
-    other; value and bound are of the first aim."""
+    """The placement of the least latency, energy or cost, and among those the one of the least
+    energy, latency or latency; value and bound are of the first aim."""
     firsts = _solve(search, [aim.value for aim in aims], time_limit_s)
     if any(first.costs is None for first in firsts):
         return firsts
@@ -110,7 +114,7 @@ def _second(aim: Aim, first: Solution) -> Weights:
     other = first.costs.energy_joule if aim is Aim.LATENCY else first.costs.latency_ms
     # where the first aim is 0, any share of the second will do
     share = SECOND * (abs(first.value) or 1.0) / abs(other) if other else 0.0
-    return Weights(1.0, share) if aim is Aim.LATENCY else Weights(share, 1.0)
+    return Weights(1.0, share) if aim is Aim.LATENCY else replace(aim.value, per_ms=share)
 
 
 def _kept(first: Solution, second: Solution, weights: Weights) -> Solution:
@@ -124,10 +128,18 @@ def _kept(first: Solution, second: Solution, weights: Weights) -> Solution:
 
 
 def solve_weighted(
-    search: Search, latency_weight: float, *, time_limit_s: float = TIME_LIMIT_S
+    search: Search,
+    latency_weight: float,
+    *,
+    known: Extremes | None = None,
+    time_limit_s: float = TIME_LIMIT_S,
 ) -> tuple[Solution, Extremes]:
-    """The placement of least weighted latency and energy; `latency_weight` is from 0 to 1."""
-    known = extremes(search, time_limit_s=time_limit_s)
+    """The placement of least weighted latency and energy; `latency_weight` is from 0 to 1. `known`
+    are the ends of the front, if they are known already."""
+    if known is not None and latency_weight in (0, 1):
+        aim = Aim.LATENCY if latency_weight else Aim.ENERGY
+        return ends(search, [aim], time_limit_s=time_limit_s)[0], known
+    known = known or extremes(search, time_limit_s=time_limit_s)
     if latency_weight == 1 or not known.is_feasible:
         return known.fastest, known
     if latency_weight == 0:

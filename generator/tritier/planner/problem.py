@@ -47,6 +47,21 @@ class Limits:
 
 
 @dataclass(frozen=True, eq=False)
+class Money:
+    """What an inference is paid for, in USD, for `k` servers and `m` tensors.
+
+    - `per_ms` [k]: a millisecond of computing; `per_joule` [k]: electricity, where it is paid.
+    - `crossing`, `coded_crossing` [m, k, k]: a tensor that leaves for another server, as it is and
+      in 8 bits; finite everywhere, 0 on the diagonal.
+    """
+
+    per_ms: Floats
+    per_joule: Floats
+    crossing: Floats
+    coded_crossing: Floats
+
+
+@dataclass(frozen=True, eq=False)
 class Problem:
     """Layers, servers, tensors, what they cost and what is allowed.
 
@@ -62,7 +77,7 @@ class Problem:
     - `working_bytes` [n, k]: memory of activations while a layer runs; a server needs the largest.
 
     `quantizable` are layers in rising order; bit i of a mask of quantized layers stands for the
-    i-th of them. `noise` limits which masks are allowed.
+    i-th of them. `noise` limits which masks are allowed. `money` is needed if money counts.
     """
 
     layers: tuple[str, ...]
@@ -82,6 +97,7 @@ class Problem:
     quantizable: tuple[int, ...] = ()
     noise: NoiseLimit = field(default_factory=NoiseLimit)
     limits: Limits = field(default_factory=Limits)
+    money: Money | None = None
 
     def __post_init__(self) -> None:
         """Check shapes: a wrong one is a fault of the program, not of a user."""
@@ -93,6 +109,9 @@ class Problem:
             assert getattr(self, name).shape == (m, k, k), f"{name}: {getattr(self, name).shape}"
         for name in ("compute_watt", "send_watt"):
             assert getattr(self, name).shape == (k,), f"{name}: {getattr(self, name).shape}"
+        if self.money is not None:
+            assert self.money.per_ms.shape == self.money.per_joule.shape == (k,)
+            assert self.money.crossing.shape == self.money.coded_crossing.shape == (m, k, k)
         for name in ("server_energy_joule", "memory_bytes"):
             assert len(getattr(self.limits, name)) in (0, k), name
         assert list(self.quantizable) == sorted(set(self.quantizable))
@@ -132,10 +151,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class Weights:
-    """A linear objective: what a millisecond and a joule are worth."""
+    """A linear objective: what a millisecond, a joule and a USD are worth."""
 
     per_ms: float = 1.0
     per_joule: float = 0.0
+    per_usd: float = 0.0
 
 
 @dataclass(frozen=True)

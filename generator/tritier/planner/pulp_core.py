@@ -23,6 +23,7 @@ from tritier.planner.pulp_model import solve_pulp
 from tritier.planner.pulp_noise import add_noise, refuse
 from tritier.planner.pulp_rows import Rows, Sum
 from tritier.planner.pulp_solvers import DEFAULT_SOLVER, run, solver_named
+from tritier.planner.pulp_sums import largest_need
 from tritier.planner.rows import worth_of
 from tritier.planner.solution import GAP, Solution, Status, finished, without
 
@@ -220,8 +221,7 @@ class _Program:
     def _limit_memory(self, problem: Problem, server: int, limit: float) -> None:
         """Weights, and the largest need of a layer while it runs; layers that are folded have no
         weights."""
-        largest = self.rows.variable(f"working_{server}", high=None)
-        total = largest.times(1.0)
+        total, needs = Sum(), []
         for layer, labels in enumerate(problem.labels):
             stands = Sum()
             for label, (there, mode) in enumerate(labels):
@@ -231,9 +231,8 @@ class _Program:
                 held = problem.int8_bytes if mode else problem.float_bytes
                 total.add(one, float(held[layer, server]) / MIB)
                 stands.add(one)
-            need = float(problem.working_bytes[layer, server]) / MIB
-            if need > 0 and (stands.terms or stands.constant):
-                self.rows.at_least(f"working_{server}_{layer}", largest, stands.times(need))
+            needs.append((float(problem.working_bytes[layer, server]) / MIB, stands))
+        total.add(largest_need(self.rows, f"working_{server}", needs))
         self.rows.limit(f"memory_{server}", total, limit / MIB)
 
     def _quantized(self, problem: Problem, layer: int) -> Sum:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from tritier.planner.problem import Problem
 from tritier.planner.pulp_rows import Rows, Sum, safe
 from tritier.planner.pulp_sums import Model
@@ -20,7 +22,7 @@ State = tuple[int, bool]
 
 
 def add_flow(model: Model, labels: Sequence[Mapping[State, Sum]], index: int) -> None:
-    """Rows of one tensor; its times are added to the links of the model.
+    """Rows of one tensor; its times are added to the links of the model, its price to the others'.
 
     `labels[i]` holds, for each label of layer i, whether the layer has it.
     """
@@ -41,6 +43,9 @@ def add_flow(model: Model, labels: Sequence[Mapping[State, Sum]], index: int) ->
             crosses = _any_of(rows, crossings, label)
             time = _time(problem, index, (source, coded), target)
             model.links_ms.setdefault((source, target), Sum()).add(crosses, time)
+            if problem.money is not None:
+                paid = problem.money.coded_crossing if coded else problem.money.crossing
+                model.crossing_usd.add(crosses, float(paid[index, source, target]))
 
 
 def _states(
@@ -51,7 +56,7 @@ def _states(
     stands = model.stands[flow.source]
     bits = {layer: problem.bit_of[layer] for layer in flow.coded_by if layer in problem.bit_of}
     quantized = {layer: model.quantized[bit] for layer, bit in bits.items()}
-    if (problem.coded_ms[index] == problem.transfer_ms[index]).all():
+    if _costs_the_same_coded(problem, index):
         return {(server, False): here for server, here in stands.items()}
     coders = [i for i, q in quantized.items() if not (q.is_constant and q.constant < 0.5)]
     if not coders or any(quantized[i].is_constant for i in coders):
@@ -59,6 +64,12 @@ def _states(
     if coders == [flow.source]:
         return dict(labels[flow.source])
     return _mixed_states(model, labels, flow.source, {i: quantized[i] for i in coders}, name)
+
+
+def _costs_the_same_coded(problem: Problem, index: int) -> bool:
+    money = problem.money
+    paid_alike = money is None or np.array_equal(money.coded_crossing[index], money.crossing[index])
+    return paid_alike and np.array_equal(problem.coded_ms[index], problem.transfer_ms[index])
 
 
 def _mixed_states(

@@ -6,7 +6,8 @@ products of two binaries; what has one label only is a constant. The rows, by th
     label_i                 a layer has one label
     z_*, w_*, y_*           tensors cross (see `pulp_flows`)
     sets, sets_b            what is quantized lies in an allowed set (see `pulp_noise`)
-    latency_ms, energy_joule, energy_joule_k, memory_mib_k, working_k_*    limits
+    latency_ms, energy_joule, energy_joule_k, memory_mib_k    limits
+    working_k_*             the most that a layer on server k needs while it runs, step by step
 
 The objective, the noise and the limits stand there times powers of ten, which suit solvers.
 """
@@ -61,6 +62,7 @@ def build(
     """The program, all its rows and the objective; see `solve_pulp`."""
     assert weights.per_ms >= 0, weights
     assert weights.per_joule >= 0, weights
+    assert weights.per_usd >= 0, weights
     model = constrained(problem, allowed_labels=allowed_labels, masks=masks)
     model.rows.minimise(model.objective(weights))
     return model

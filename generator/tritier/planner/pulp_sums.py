@@ -17,7 +17,8 @@ class Model:
 
     `stands[i][k]`: layer i on server k, servers where it can't be left out. `quantized[b]`: the
     layer of bit b is quantized. `busy_ms[k]`: time of the layers on server k. `links_ms[k, h]`:
-    time of all tensors from k to h. `held_mib[k]`: weights on server k.
+    time of all tensors from k to h. `held_mib[k]`: weights on server k. `crossing_usd`: what all
+    tensors are paid for, where that is known.
     """
 
     problem: Problem
@@ -27,6 +28,7 @@ class Model:
     busy_ms: Sequence[Sum]
     links_ms: dict[tuple[int, int], Sum] = field(default_factory=dict)
     held_mib: Sequence[Sum] = ()
+    crossing_usd: Sum = field(default_factory=Sum)
 
     def latency_ms(self) -> Sum:
         """All times."""
@@ -47,17 +49,30 @@ class Model:
     def memory_mib(self, server: int) -> Sum:
         """Weights, and the largest need of a layer while it runs, as a new variable with rows."""
         name = f"working_{server}_{safe(self.problem.servers[server])}"
-        largest = self.rows.variable(name, high=None)
-        for layer, stands in enumerate(self.stands):
-            need = float(self.problem.working_bytes[layer, server]) / MIB
-            if server in stands and need > 0:
-                self.rows.at_least(f"{name}_{layer}", largest, stands[server].times(need))
-        return Sum.of([self.held_mib[server], largest])
+        needs = [
+            (float(self.problem.working_bytes[layer, server]) / MIB, stands[server])
+            for layer, stands in enumerate(self.stands)
+            if server in stands
+        ]
+        return Sum.of([self.held_mib[server], largest_need(self.rows, name, needs)])
+
+    def usd(self) -> Sum:
+        """Machine time, electricity and crossings."""
+        money = self.problem.money
+        assert money is not None, "the problem has no prices"
+        total = self.crossing_usd.times(1.0)
+        for k, busy in enumerate(self.busy_ms):
+            total.add(busy, float(money.per_ms[k]))
+            if money.per_joule[k]:
+                total.add(self.server_energy_joule(k), float(money.per_joule[k]))
+        return total
 
     def objective(self, weights: Weights) -> Sum:
-        """What a millisecond and a joule are worth."""
+        """What a millisecond, a joule and a USD are worth."""
         total = self.latency_ms().times(weights.per_ms)
         total.add(self.energy_joule(), weights.per_joule)
+        if weights.per_usd:
+            total.add(self.usd(), weights.per_usd)
         return total
 
     def placement(self) -> Placement:
@@ -78,6 +93,25 @@ class Model:
                 kept.constant += 1.0
                 kept.add(layer, -1.0)
         self.rows.at_most(name, kept, count - 1.0)
+
+
+def largest_need(rows: Rows, name: str, needs: Sequence[tuple[float, Sum]]) -> Sum:
+    """The largest of the needs of what holds (from 0 to 1), with new variables and rows.
+
+    A variable for each step from one need to the next larger one: it is at least all that needs so
+    much, and no more than the step below it. Fractions then add up, where one variable that is at
+    least each need times its fraction would be only as large as the largest product.
+    """
+    largest, below, step = Sum(), 0.0, Sum(1.0)
+    for number, need in enumerate(sorted({need for need, _ in needs if need > 0})):
+        reached = rows.variable(f"{name}_{number}")
+        rows.at_most(f"{name}_{number}_step", reached, step)
+        for index, (other, holds) in enumerate(needs):
+            if other == need and (holds.terms or holds.constant):
+                rows.at_least(f"{name}_{number}_{index}", reached, holds)
+        largest.add(reached, need - below)
+        below, step = need, reached
+    return largest
 
 
 def add_limits(model: Model) -> None:

@@ -90,6 +90,11 @@ def worth_of(
     count = len(problem.servers)
     per_ms = weights.per_ms
     per_joule = np.full(count, float(weights.per_joule))
+    machine = np.zeros(count)
+    if weights.per_usd:
+        assert problem.money is not None, "the problem has no prices"
+        per_joule += weights.per_usd * problem.money.per_joule
+        machine = weights.per_usd * problem.money.per_ms
     held = np.zeros(count)
     fees = np.zeros(len(problem.quantizable))
     for row, price in zip(rows, prices, strict=True):
@@ -105,8 +110,9 @@ def worth_of(
         elif row.fees is not None:
             fees += worth * row.fees
     return Worth(
-        compute=per_ms + per_joule * problem.compute_watt / 1000.0,
+        compute=per_ms + machine + per_joule * problem.compute_watt / 1000.0,
         send=per_ms + per_joule * problem.send_watt / 1000.0,
         held=held,
         fees=fees,
+        per_usd=weights.per_usd,
     )

@@ -143,9 +143,8 @@ class Search:
     def _proven(self, placement: Placement, weights: Weights, value: float) -> Solution:
         costs = evaluate(self.problem, placement)
         found = costs.value(weights)
-        size = max(
-            abs(costs.latency_ms) * weights.per_ms, abs(costs.energy_joule) * weights.per_joule
-        )
+        parts = (costs.latency_ms, weights.per_ms), (costs.energy_joule, weights.per_joule)
+        size = max(abs(x) * worth for x, worth in (*parts, (costs.usd or 0.0, weights.per_usd)))
         assert abs(found - value) <= 1e-7 * size, (found, value)
         return finished(placement, costs, found, found, "elimination")
 

@@ -8,7 +8,7 @@ each server where it is read.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from tritier.planner.components import group_layers
 from tritier.planner.evaluate import quantized_layers
 from tritier.planner.problem import MIB, Placement, Problem
+from tritier.planner.simulation_codecs import Coding, Decoding, serving_ms, with_coding
 from tritier.planner.simulation_graph import (
     Conditions,
     Moment,
@@ -58,11 +59,17 @@ class PipelineBuilder:
         groups = self.groups(placement) if groups is None else groups
         problem, conditions = self._problem, self._conditions
         ways = _Ways(self._leaving(placement, groups), placement, groups, problem.entry)
+        components, messages = with_coding(
+            _components(problem, conditions, placement, groups, ways),
+            _Messages(problem, conditions, ways).build(),
+            _coding(ways, conditions),
+            conditions,
+        )
         return Pipeline(
             servers=len(problem.servers),
             entry=problem.entry,
-            components=_components(problem, conditions, placement, groups, ways),
-            messages=_Messages(problem, conditions, ways).build(),
+            components=components,
+            messages=messages,
             compute_watt=tuple(problem.compute_watt.tolist()),
             send_watt=tuple(problem.send_watt.tolist()),
             parallel=conditions.parallel,
@@ -196,25 +203,72 @@ def _components(
 ) -> tuple[SimComponent, ...]:
     quantized = quantized_layers(problem, placement.quantized)
     border: list[list[float]] = [[] for _ in groups]  # bytes of each input and output
+    cut_ms = [0.0] * len(groups)
     for way in ways.ways:
-        size = conditions.bytes_of(way.tensor, way.coded)
-        for component in (way.maker, *(r for readers in way.readers.values() for r in readers)):
-            if component != _INPUTS:
-                border[component].append(size)
+        for component, sizes, added_ms in _ends_of(way, ways, conditions):
+            border[component] += sizes
+            cut_ms[component] += added_ms
     found = []
     for index, group in enumerate(groups):
         server = ways.server[index]
         as_float = [layer for layer in group if layer not in quantized]
         as_int8 = [layer for layer in group if layer in quantized]
         compute_ms = float(problem.float_ms[as_float, server].sum())
-        compute_ms += float(problem.int8_ms[as_int8, server].sum())
-        if conditions.serving is not None:
-            cost, sizes = conditions.serving[server], border[index]
-            copying = cost.copy_ms_per_mib * sum(sizes) / MIB
-            compute_ms += cost.call_ms + cost.tensor_ms * len(sizes) + copying
+        compute_ms += float(problem.int8_ms[as_int8, server].sum()) + cut_ms[index]
+        compute_ms += serving_ms(conditions, server, border[index])
         after = tuple(sorted(ways.after[index]))
         found.append(SimComponent(server, compute_ms, after, conditions.instances, tuple(group)))
     return tuple(found)
+
+
+def _ends_of(
+    way: _Way, ways: _Ways, conditions: Conditions
+) -> Iterator[tuple[int, list[float], float]]:
+    """(component, bytes of each form that it makes or reads, ms that this adds) at a border: for
+    another memory layout, and for codecs."""
+
+    def size(target: int) -> float:
+        return conditions.bytes_of(way.tensor, way.coded, way.server, target)
+
+    if way.maker != _INPUTS:
+        targets = {*way.readers, *([ways.entry] if way.to_app else [])}
+        making = conditions.making_ms
+        added = float(making[way.tensor, way.server]) if making is not None and way.readers else 0.0
+        added += conditions.encoding_ms(way.tensor, way.coded, way.server, targets)
+        yield way.maker, sorted({size(target) for target in targets}), added
+    reading = conditions.reading_ms
+    for target, readers in way.readers.items():
+        is_made = way.maker != _INPUTS
+        added = float(reading[way.tensor, target]) if is_made and reading is not None else 0.0
+        if not (way.to_app and target == ways.entry):  # else one component decodes for all there
+            added += conditions.decoding_ms(way.tensor, way.coded, way.server, target)
+        for reader in readers:
+            yield reader, [size(target)], added
+
+
+def _coding(ways: _Ways, conditions: Conditions) -> Coding:
+    """Inputs and outputs of the model that cross a link in another form than they are."""
+    entry = ways.entry
+    inputs: dict[int, tuple[float, ...]] = {}
+    outputs: dict[int, dict[int, Decoding]] = {}
+    inputs_ms = 0.0
+    for way in ways.ways:
+        plain = conditions.bytes_of(way.tensor, way.coded, way.server, way.server)
+        if way.maker == _INPUTS:
+            sizes = {
+                conditions.bytes_of(way.tensor, way.coded, entry, target) for target in way.readers
+            }
+            if forms := sorted(sizes - {plain}):
+                inputs[way.tensor] = (plain, *forms)
+                inputs_ms += conditions.encoding_ms(way.tensor, way.coded, entry, way.readers)
+        elif way.to_app and way.server != entry:
+            size = conditions.bytes_of(way.tensor, way.coded, way.server, entry)
+            if size != plain:
+                readers = tuple(way.readers.get(entry, ()))
+                found = outputs.setdefault(way.maker, {})
+                decoding_ms = conditions.decoding_ms(way.tensor, way.coded, way.server, entry)
+                found[way.tensor] = Decoding((size, plain), readers, decoding_ms)
+    return Coding(entry, inputs, outputs, inputs_ms)
 
 
 class _Messages:
@@ -310,7 +364,9 @@ class _Messages:
         targets: tuple[int, ...] = (),
         waits: tuple[tuple[int, Moment], ...] = (),
     ) -> SimMessage:
-        size = sum(self._conditions.bytes_of(way.tensor, way.coded) for way in carried)
+        size = sum(
+            self._conditions.bytes_of(way.tensor, way.coded, source, target) for way in carried
+        )
         link = self._conditions.link(source, target)
         if link is None:
             problem = self._problem

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
 
+from tritier.documents import QUANTIZING
 from tritier.planner.problem import MIB, Floats, Problem
 
 
@@ -104,6 +106,21 @@ class ServingCost:
 
 
 @dataclass(frozen=True, eq=False)
+class CodingCost:
+    """What a codec costs each of `m` tensors on each of `k` servers, in ms: `encoding_ms` [m, k]
+    the component that makes it, `decoding_ms` [m, k] every one that reads it."""
+
+    encoding_ms: Floats
+    decoding_ms: Floats
+
+    @property
+    def crossing_ms(self) -> Floats:
+        """Both ends of a way from server to server; [m, k, k]."""
+        both: Floats = self.encoding_ms[:, :, None] + self.decoding_ms[:, None, :]
+        return both
+
+
+@dataclass(frozen=True, eq=False)
 class Conditions:
     """What a simulation knows beyond the problem.
 
@@ -113,6 +130,12 @@ class Conditions:
       `links` and `serving`.
     - `serving` [k]; `parallel` [k]: how many components may compute at once, 1 if left out.
     - `instances`: of every component.
+    - `making_ms`, `reading_ms` [m, k]: what the maker and each reader of a tensor do besides on a
+      server, where it crosses the border of a component.
+    - `crossing_bytes`: size of a tensor on a link, by (tensor, source, target), where it is neither
+      as it is nor in the 8 bits of quantized layers.
+    - `crossing_codecs`: the codec that it has there; `codings`: what codecs cost. A codec that is
+      not in it costs nothing, nor do the 8 bits of quantized layers.
     """
 
     links: Sequence[Sequence[LinkModel | None]] | None = None
@@ -121,6 +144,11 @@ class Conditions:
     serving: Sequence[ServingCost] | None = None
     parallel: tuple[int, ...] = ()
     instances: int = 1
+    making_ms: Floats | None = None
+    reading_ms: Floats | None = None
+    crossing_bytes: Mapping[tuple[int, int, int], float] = field(default_factory=dict)
+    crossing_codecs: Mapping[tuple[int, int, int], str] = field(default_factory=dict)
+    codings: Mapping[str, CodingCost] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.links is not None or self.serving is not None:
@@ -131,10 +159,29 @@ class Conditions:
         """The model of a link, if there is one."""
         return None if self.links is None else self.links[source][target]
 
-    def bytes_of(self, tensor: int, coded: bool) -> float:
-        """Size of a tensor where it crosses a border; 0 if it is not known."""
-        sizes = self.coded_bytes if coded else self.float_bytes
+    def bytes_of(self, tensor: int, coded: bool, source: int, target: int) -> float:
+        """Size of a tensor from server to server, as it is on the same; 0 if it is not known."""
+        known = self.crossing_bytes.get((tensor, source, target))
+        if known is not None:
+            return known
+        sizes = self.coded_bytes if coded and source != target else self.float_bytes
         return 0.0 if sizes is None else float(sizes[tensor])
+
+    def encoding_ms(self, tensor: int, coded: bool, source: int, targets: Iterable[int]) -> float:
+        """What coding a tensor takes where it is made: once in each codec in which it leaves."""
+        if not self.crossing_codecs:
+            return 0.0
+        costs = {self._coding(tensor, coded, source, target) for target in targets}
+        return math.fsum(float(cost.encoding_ms[tensor, source]) for cost in costs if cost)
+
+    def decoding_ms(self, tensor: int, coded: bool, source: int, target: int) -> float:
+        """What decoding it takes each component that reads it on a server."""
+        cost = self._coding(tensor, coded, source, target)
+        return float(cost.decoding_ms[tensor, target]) if cost else 0.0
+
+    def _coding(self, tensor: int, coded: bool, source: int, target: int) -> CodingCost | None:
+        codec = self.crossing_codecs.get((tensor, source, target), "")
+        return None if coded and codec in QUANTIZING else self.codings.get(codec)
 
 
 def least_transfers(problem: Problem, conditions: Conditions) -> tuple[Floats, Floats]:

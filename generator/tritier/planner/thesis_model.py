@@ -114,19 +114,31 @@ def _add_tensor(model: Model, index: int) -> None:
                 both = Sum.of([stands, arrives, Sum(-1.0)])
                 rows.at_least(f"y_{link}_{number}", crosses, both)
             time = model.links_ms.setdefault((source, target), Sum())
-            times = _transfer(problem, index, source, target)
-            _add_crossing(rows, time, crosses, coded, times, link)
+            costs = [
+                (time, *_pair_at(problem.transfer_ms, problem.coded_ms, index, source, target))
+            ]
+            if (money := problem.money) is not None:
+                tables = money.crossing, money.coded_crossing
+                costs.append((model.crossing_usd, *_pair_at(*tables, index, source, target)))
+            _add_crossing(rows, costs, crosses, coded, link)
 
 
 def _add_crossing(
-    rows: Rows, total: Sum, crosses: Sum, coded: Sum | None, times: tuple[float, float], link: str
+    rows: Rows,
+    costs: Sequence[tuple[Sum, float, float]],
+    crosses: Sum,
+    coded: Sum | None,
+    link: str,
 ) -> None:
-    plain_ms, coded_ms = times
-    if coded is None or plain_ms == coded_ms:
-        if math.isfinite(plain_ms):
-            total.add(crosses, plain_ms)
-        else:
-            rows.equal(f"never_{link}", crosses, 0.0)
+    """`costs`: a total, and what the tensor adds to it as it is and in 8 bits; times are first."""
+    _, plain_ms, coded_ms = costs[0]
+    never = not math.isfinite(plain_ms) and (coded is None or not math.isfinite(coded_ms))
+    if never:
+        rows.equal(f"never_{link}", crosses, 0.0)
+        return
+    if coded is None or all(plain == other for _, plain, other in costs):
+        for total, plain, _ in costs:
+            total.add(crosses, plain)
         return
     product = Sum()
     if math.isfinite(coded_ms):
@@ -135,10 +147,10 @@ def _add_crossing(
             rows.at_most(f"only_coded_{link}", crosses, product)
     else:
         rows.at_most(f"never_coded_{link}", Sum.of([crosses, coded]), 1.0)
-    finite = [ms for ms in times if math.isfinite(ms)]
-    plain_ms = plain_ms if math.isfinite(plain_ms) else finite[0]
-    coded_ms = coded_ms if math.isfinite(coded_ms) else finite[0]
-    _mix(total, crosses, product, plain_ms, coded_ms)
+    for total, plain, other in costs:
+        finite = [x for x in (plain, other) if math.isfinite(x)]
+        plain = plain if math.isfinite(plain) else finite[0]
+        _mix(total, crosses, product, plain, other if math.isfinite(other) else finite[0])
 
 
 def _coded(model: Model, index: int, name: str) -> Sum | None:
@@ -176,7 +188,7 @@ def _pair(plain: Floats, int8: Floats, layer: int, server: int) -> tuple[float, 
     return first, second if math.isfinite(second) else first
 
 
-def _transfer(problem: Problem, index: int, source: int, target: int) -> tuple[float, float]:
-    tables: Sequence[Floats] = (problem.transfer_ms, problem.coded_ms)
-    plain_ms, coded_ms = (float(table[index, source, target]) for table in tables)
-    return plain_ms, coded_ms
+def _pair_at(
+    plain: Floats, coded: Floats, index: int, source: int, target: int
+) -> tuple[float, float]:
+    return float(plain[index, source, target]), float(coded[index, source, target])

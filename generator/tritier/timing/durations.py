@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import nnls
 
 from tritier.documents import Duration, ServingTiming
 from tritier.errors import CheckFailed
@@ -59,5 +58,7 @@ def fit_serving(copies: Sequence[tuple[Border, float]]) -> ServingTiming:
         raise CheckFailed("models that do nothing were served in no time: measure with more --runs")
     rows = np.array([[1.0, border.tensors, border.bytes / MIB] for border, _ in copies])
     times = np.array([time for _, time in copies])
+    from scipy.optimize import nnls  # here, as it loads for a second
+
     call, tensor, copy = nnls(rows / times[:, None], np.ones(len(times)))[0]
     return ServingTiming(call_ms=call, tensor_ms=tensor, copy_ms_per_mib=copy)

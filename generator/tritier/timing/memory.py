@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import nnls
 
 _ENOUGH = 3  # samples for two factors
 
@@ -47,6 +46,8 @@ def memory_factors(samples: Sequence[MemorySample]) -> MemoryFactors:
     known = [x for x in samples if x.activations is not None and x.peak > 0]
     if len(known) >= _ENOUGH:
         rows = np.array([[x.weights / x.peak, (x.activations or 0) / x.peak] for x in known])
+        from scipy.optimize import nnls  # here, as it loads for a second
+
         weight, activation = nnls(rows, np.ones(len(known)))[0]
         return MemoryFactors(float(weight), float(activation))
     weights = sum(sample.weights for sample in samples)
