@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 
-from tritier.documents import Batching, Component, Plan
+from tritier.documents import WHOLE, Batching, Component, Plan
 from tritier.repository.routes import GENERATOR, KEY, Put, Routes
 from tritier.repository.types import GenerateOptions, Step, TritonModel, TritonTensor
 
@@ -19,17 +19,25 @@ _KEY_TENSOR = TritonTensor(KEY, "uint64", (2,))
 # How long a tensor that nobody takes is kept, beyond the deadline of its request.
 _MAILBOX_GRACE_MS = 5_000
 
-__all__ = ["build_data_plane"]
+__all__ = ["app_tensors", "build_data_plane", "whole_model"]
 
 
-def build_data_plane(plan: Plan, batching: Batching, options: GenerateOptions) -> list[TritonModel]:
-    """Every Triton model of a plan; models stand before the ensembles that use them."""
-    return _Builder(plan, batching, options).build()
+def build_data_plane(
+    plan: Plan, batching: Batching, options: GenerateOptions, entry_name: str | None = None
+) -> list[TritonModel]:
+    """Every Triton model of a plan; models stand before the ensembles that use them.
+
+    `entry_name`: of the entry ensemble, the model's own name by default.
+    """
+    return _Builder(plan, batching, options, entry_name or plan.model.name).build()
 
 
 class _Builder:
-    def __init__(self, plan: Plan, batching: Batching, options: GenerateOptions) -> None:
+    def __init__(
+        self, plan: Plan, batching: Batching, options: GenerateOptions, entry_name: str
+    ) -> None:
         self._plan = plan
+        self._entry_name = entry_name
         self._options = options
         self._batch = batching.max_batch_size
         self._routes = Routes(plan)
@@ -49,7 +57,7 @@ class _Builder:
         if routes.puts:
             models.append(self._key_model())
         if self._options.with_whole:
-            models.append(self._whole())
+            models.append(whole_model(self._plan, self._batch))
         return [*models, self._entry_model()]
 
     # -- models that compute ------------------------------------------------------------------
@@ -64,17 +72,6 @@ class _Builder:
             outputs=self._tensors(component.outputs),
             max_batch_size=self._batch,
             comment=f"Component {component.id}: {_layers_text(component.layers)}",
-        )
-
-    def _whole(self) -> TritonModel:
-        return TritonModel(
-            server=self._routes.entry,
-            name=f"{self._plan.model.name}__whole",
-            kind="whole",
-            inputs=self._app_tensors(self._plan.inputs),
-            outputs=self._app_tensors(self._plan.outputs),
-            max_batch_size=self._batch,
-            comment="The whole model, uncut: the fallback and the baseline",
         )
 
     # -- models that move tensors --------------------------------------------------------------
@@ -169,6 +166,7 @@ class _Builder:
     ) -> dict[str, str]:
         """Parameters of a proxy on one server that calls another."""
         parameters = {
+            "on": on,
             "server": server,
             "component": component,
             "plan_id": self._plan.id,
@@ -253,10 +251,10 @@ class _Builder:
                 steps += [self._entry_put_step(p, names) for p in routes.puts_of(component.id)]
         return TritonModel(
             server=routes.entry,
-            name=plan.model.name,
+            name=self._entry_name,
             kind="entry",
-            inputs=self._app_tensors(plan.inputs),
-            outputs=self._app_tensors(plan.outputs),
+            inputs=app_tensors(plan, plan.inputs),
+            outputs=app_tensors(plan, plan.outputs),
             max_batch_size=self._batch,
             steps=tuple(steps),
             comment="What apps call: the whole model, run in components on several servers",
@@ -318,10 +316,6 @@ class _Builder:
             taken.add(name)
         return names
 
-    def _app_tensors(self, tensors: Iterable[str]) -> tuple[TritonTensor, ...]:
-        rows = (self._plan.tensor(t) for t in tensors)
-        return tuple(TritonTensor(row.name, row.dtype, row.shape) for row in rows)
-
     def _tensors(self, tensors: Iterable[str], optional: bool = False) -> tuple[TritonTensor, ...]:
         rows = (self._plan.tensor(t) for t in tensors)
         return tuple(TritonTensor(row.id, row.dtype, row.shape, optional) for row in rows)
@@ -331,6 +325,25 @@ class _Builder:
         for dim in self._plan.tensor(tensor).shape:
             size *= dim if isinstance(dim, int) else 1
         return size
+
+
+def app_tensors(plan: Plan, tensors: Iterable[str]) -> tuple[TritonTensor, ...]:
+    """Tensors as apps know them: by the names of the model."""
+    rows = (plan.tensor(t) for t in tensors)
+    return tuple(TritonTensor(row.name, row.dtype, row.shape) for row in rows)
+
+
+def whole_model(plan: Plan, max_batch_size: int) -> TritonModel:
+    """The uncut model, on the entry."""
+    return TritonModel(
+        server=plan.entry.name,
+        name=f"{plan.model.name}__{WHOLE}",
+        kind="whole",
+        inputs=app_tensors(plan, plan.inputs),
+        outputs=app_tensors(plan, plan.outputs),
+        max_batch_size=max_batch_size,
+        comment="The whole model, uncut: the fallback and the baseline",
+    )
 
 
 def _layers_text(layers: Sequence[str]) -> str:

@@ -31,7 +31,7 @@ class Step:
 
 @dataclass(frozen=True)
 class TritonModel:
-    """One folder of a model repository."""
+    """One folder of a model repository. `plan` is `plan_id` in its config."""
 
     server: str
     name: str
@@ -40,6 +40,7 @@ class TritonModel:
     outputs: tuple[TritonTensor, ...]
     comment: str
     component: str | None = None
+    plan: str | None = None
     max_batch_size: int = 0
     parameters: Mapping[str, str] = field(default_factory=dict)
     steps: tuple[Step, ...] = ()
@@ -47,11 +48,18 @@ class TritonModel:
 
 @dataclass(frozen=True)
 class GenerateOptions:
-    """What a user may choose about the generated repositories."""
+    """What a user may choose about the generated repositories.
+
+    - `max_in_flight`: requests that a router lets in at once.
+    - `max_queue_size`: requests that may wait for a model that computes; 0 writes no queue policy,
+      with which Triton's batcher stalls (docs/decisions/022).
+    """
 
     deadline_ms: int = 10_000
     mailbox_max_bytes: int = 256 * 1024 * 1024
     max_batch_size: int = 16
+    max_queue_size: int = 0
+    max_in_flight: int = 64
     with_whole: bool = False
     optimisation: Optimisation = "all"
     dims: Mapping[str, int] = field(default_factory=dict)

@@ -23,7 +23,7 @@ from tritier.errors import InputError
 from tritier.files import replaced_dir, sha256_bytes
 from tritier.repository.check import check_wiring
 from tritier.repository.dataplane import build_data_plane
-from tritier.repository.render import Rendered, Renderer
+from tritier.repository.render import Renderer
 from tritier.repository.types import GenerateOptions, TritonModel
 from tritier.resources import triton_dir
 
@@ -39,31 +39,46 @@ _FUSED = (
 )
 
 
+# Path relative to the output folder -> content.
+Files = dict[str, bytes]
+
+
 def generate_files(
     plan: Plan,
     models: Mapping[str, bytes],
     whole: bytes | None,
     batching: Batching,
     options: GenerateOptions,
-) -> dict[str, bytes]:
+) -> Files:
     """Every file of the repositories: path relative to the output folder -> content.
 
     `models` are the sub-models by component, `whole` the uncut model where it is asked for. Nothing
     is written. Same arguments, same bytes (rule R6).
     """
     wired = wire_up(plan)
-    renderer = Renderer(wired, batching, options)
     triton_models = build_data_plane(wired, batching, options)
-    rendered = {(m.server, m.name): renderer.render(m) for m in triton_models}
-    check_wiring({key: item.config for key, item in rendered.items()})
-    files: dict[str, bytes] = {PLAN_NAME: plan.to_json().encode()}
-    for model in triton_models:
-        folder = f"{model.server}/{model.name}"
-        files[f"{folder}/config.pbtxt"] = _config_bytes(rendered, model)
-        for name, data in _version_files(model, models, whole).items():
-            files[f"{folder}/1/{name}"] = data
+    files: Files = {PLAN_NAME: plan.to_json().encode()}
+    files |= model_files(triton_models, Renderer(wired, batching, options), models, whole)
     manifest = _manifest(plan, triton_models, batching, options, files)
     files[MANIFEST_NAME] = manifest.to_json().encode()
+    return files
+
+
+def model_files(
+    triton_models: Sequence[TritonModel],
+    renderer: Renderer,
+    models: Mapping[str, bytes],
+    whole: bytes | None,
+) -> Files:
+    """Configs and version folders of Triton models. Raises InputError for faulty wiring."""
+    rendered = {(m.server, m.name): renderer.render(m) for m in triton_models}
+    check_wiring({key: item.config for key, item in rendered.items()})
+    files: Files = {}
+    for model in triton_models:
+        folder = f"{model.server}/{model.name}"
+        files[f"{folder}/config.pbtxt"] = rendered[model.server, model.name].text.encode()
+        for name, data in _version_files(model, models, whole).items():
+            files[f"{folder}/1/{name}"] = data
     return files
 
 
@@ -84,10 +99,6 @@ def write_files(files: Mapping[str, bytes], output: Path, force: bool) -> None:
             path.write_bytes(data)
 
 
-def _config_bytes(rendered: Mapping[tuple[str, str], Rendered], model: TritonModel) -> bytes:
-    return rendered[model.server, model.name].text.encode()
-
-
 def _version_files(
     model: TritonModel, models: Mapping[str, bytes], whole: bytes | None
 ) -> dict[str, bytes]:
@@ -100,8 +111,9 @@ def _version_files(
         return {"model.onnx": whole}
     if model.kind in ("stage", "entry"):
         return {".keep": b""}
-    folder = triton_dir() / "models" / model.kind
-    return {path.name: path.read_bytes() for path in sorted(folder.glob("*.py"))}
+    folders = (triton_dir() / "models" / model.kind, triton_dir() / "shared")
+    paths = [path for folder in folders for path in sorted(folder.glob("*.py"))]
+    return {path.name: path.read_bytes() for path in paths}
 
 
 def _manifest(
@@ -109,26 +121,52 @@ def _manifest(
     models: Sequence[TritonModel],
     batching: Batching,
     options: GenerateOptions,
-    files: Mapping[str, bytes],
+    files: Files,
 ) -> Manifest:
-    levels: list[Optimisation] = list(dict.fromkeys(("disabled", options.optimisation)))
     return Manifest(
         tool_version=tritier.__version__,
         plan_id=plan.id,
         model=plan.model.name,
         model_sha256=plan.model.sha256,
         batching=batching,
-        tolerances=tuple(_tolerance(plan, level) for level in levels),
-        tensors=tuple(ManifestTensor(id=t.id, name=t.name) for t in plan.tensors),
-        wires=tuple(_wire(plan, wire) for wire in plan.wires),
-        models=tuple(
-            ManifestModel(server=m.server, name=m.name, kind=m.kind, component=m.component)
-            for m in models
-        ),
-        files=tuple(
-            ManifestFile(path=name, bytes=len(data), sha256=sha256_bytes(data))
-            for name, data in sorted(files.items())
-        ),
+        tolerances=tolerances(plan, options),
+        tensors=manifest_tensors(plan),
+        wires=manifest_wires(plan),
+        models=manifest_models(models),
+        files=manifest_files(files),
+    )
+
+
+def tolerances(plan: Plan, options: GenerateOptions) -> tuple[Tolerance, ...]:
+    """What rule R4 allows without graph optimisation and at the level at which models are served,
+    which is the last."""
+    levels: list[Optimisation] = list(dict.fromkeys(("disabled", options.optimisation)))
+    return tuple(_tolerance(plan, level) for level in levels)
+
+
+def manifest_tensors(plan: Plan) -> tuple[ManifestTensor, ...]:
+    """The name table."""
+    return tuple(ManifestTensor(id=t.id, name=t.name) for t in plan.tensors)
+
+
+def manifest_wires(plan: Plan) -> tuple[ManifestWire, ...]:
+    """What crosses links."""
+    return tuple(_wire(plan, wire) for wire in plan.wires)
+
+
+def manifest_models(models: Sequence[TritonModel]) -> tuple[ManifestModel, ...]:
+    """Triton models in the order of loading."""
+    return tuple(
+        ManifestModel(server=m.server, name=m.name, kind=m.kind, component=m.component, plan=m.plan)
+        for m in models
+    )
+
+
+def manifest_files(files: Files) -> tuple[ManifestFile, ...]:
+    """Sizes and hashes."""
+    return tuple(
+        ManifestFile(path=name, bytes=len(data), sha256=sha256_bytes(data))
+        for name, data in sorted(files.items())
     )
 
 

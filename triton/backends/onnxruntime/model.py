@@ -5,6 +5,9 @@ Python backend, with the settings that Triton's own ONNX Runtime backend knows: 
 `intra_op_thread_count`, `inter_op_thread_count`, `execution_mode`, the graph optimisation level,
 OpenVINO as an execution accelerator, and batching.
 
+What was cancelled, or has no time left, when its turn comes is not run. With TRITIER_OTLP in the
+environment each run is a span of the trace of its request (see triton/shared/tracing.py).
+
 TRITIER_SLOWDOWN (a factor >= 1) in the environment makes the machine look slower: each execution
 is followed by a sleep of (factor - 1) times its own duration. A laboratory device, nothing else.
 """
@@ -13,11 +16,18 @@ import contextlib
 import ctypes
 import json
 import os
+import sys
 import time
 
 import numpy as np
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
+
+# Modules beside this one: in the folder of the backend, not of the model.
+sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+import background
+import tracing
+from context import Context
 
 # Numbers of mallopt's parameters in glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -28,6 +38,11 @@ _LEVELS = {
     1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
+# Asking the server whether a request was cancelled takes some 0.1 ms: only models that run so long
+# that this does not matter ask.
+_WORTH_ASKING_S = 0.01
+_AFTER_CANCELLED_S = 0.002
+_NO_LIMIT_S = 1e6
 
 
 class TritonPythonModel:
@@ -45,8 +60,46 @@ class TritonPythonModel:
         self._inputs = [node.name for node in self._session.get_inputs()]
         self._outputs = [node.name for node in self._session.get_outputs()]
         self._slowdown = max(1.0, float(os.environ.get("TRITIER_SLOWDOWN") or 1))
+        self._typical_s = 0.0
+        own = config.get("parameters", {}).get("on", {}).get("string_value", "tritier")
+        self._tracer = tracing.Tracer(own)
+        self._span_name = f"run {args['model_name']}"
 
     def execute(self, requests):
+        contexts = [_context(request) for request in requests]
+        reasons = [self._reason_not_to(r, c) for r, c in zip(requests, contexts, strict=True)]
+        wanted = [index for index, reason in enumerate(reasons) if reason is None]
+        spans = [self._start_span(contexts[index], len(wanted)) for index in wanted]
+        answers = self._run_all([requests[index] for index in wanted])
+        for span, answer in zip(spans, answers, strict=True):
+            span.end(answer.error().message() if answer.has_error() else None)
+        ran = iter(answers)
+        return [next(ran) if reason is None else _refusal(*reason) for reason in reasons]
+
+    def finalize(self):
+        self._session = None
+        background.close()
+
+    def _start_span(self, context, batch):
+        if context is None:
+            return tracing.Passing(None)
+        here = {"batch": batch, "request": context.request}
+        return self._tracer.start(self._span_name, context.traceparent, **here)
+
+    def _reason_not_to(self, request, context):
+        """(text, code of the error) for a request that nobody waits for any more, else None."""
+        if context is not None and context.left_s() <= 0:
+            return "deadline exceeded before it ran", pb_utils.TritonError.UNAVAILABLE
+        if self._typical_s > _WORTH_ASKING_S and request.is_cancelled():
+            # The server's library still uses the request for a moment, and if it is freed then it
+            # spoils the memory of this process (Triton 24.10). Nobody waits for the answer.
+            time.sleep(_AFTER_CANCELLED_S)
+            return "cancelled before it ran", pb_utils.TritonError.CANCELLED
+        return None
+
+    def _run_all(self, requests):
+        if len(requests) == 0:
+            return []
         if len(requests) == 1:
             return [self._respond(requests[0])]
         try:
@@ -54,9 +107,6 @@ class TritonPythonModel:
         except Exception:
             # One bad request spoils the batch: find out which by running each alone.
             return [self._respond(request) for request in requests]
-
-    def finalize(self):
-        self._session = None
 
     def _respond(self, request):
         try:
@@ -97,7 +147,22 @@ class TritonPythonModel:
         outputs = self._session.run(self._outputs, feed)
         if self._slowdown > 1:
             time.sleep((self._slowdown - 1) * (time.perf_counter() - started))
+        self._typical_s += (time.perf_counter() - started - self._typical_s) / 4
         return outputs
+
+
+def _context(request):
+    """What the request says of itself; None where that is nonsense, which is not this model's."""
+    try:
+        return Context(request, _NO_LIMIT_S)
+    except ValueError:
+        return None
+
+
+def _refusal(text, code):
+    return pb_utils.InferenceResponse(
+        output_tensors=[], error=pb_utils.TritonError(f"onnxruntime: {text}", code)
+    )
 
 
 def _keep_freed_memory():

@@ -19,15 +19,15 @@ _RAW_INPUT_TAG = bytes([7 << 3 | _LENGTH_DELIMITED])
 _RAW_OUTPUT_FIELD = 6
 
 
-def encode_request(model_name, inputs, outputs, request_id="", timeout_us=0):
+def encode_request(model_name, inputs, outputs, request_id="", timeout_us=0, parameters=None):
     """Serialized ModelInferRequest.
 
     `inputs` are (name, C-contiguous array) pairs; arrays of numbers or booleans only, or of
-    `bytes` objects, which become BYTES. `outputs` are the names to ask for.
+    `bytes` objects, which become BYTES. `outputs` are the names to ask for. `parameters` are of the
+    request: name -> bool, int or str.
     """
     message = service_pb2.ModelInferRequest(model_name=model_name, id=request_id)
-    if timeout_us:
-        message.parameters["timeout"].int64_param = timeout_us
+    _set_parameters(message, timeout_us, parameters or {})
     parts = [b""]
     for name, array in inputs:
         message.inputs.add(name=name, datatype=np_to_triton_dtype(array.dtype), shape=array.shape)
@@ -37,6 +37,13 @@ def encode_request(model_name, inputs, outputs, request_id="", timeout_us=0):
         message.outputs.add(name=name)
     parts[0] = message.SerializeToString()
     return b"".join(parts)
+
+
+def with_timeout(data, timeout_us):
+    """A serialized ModelInferRequest with another timeout: of a parameter, the last one counts."""
+    more = service_pb2.ModelInferRequest()
+    _set_parameters(more, timeout_us, {})
+    return data + more.SerializeToString()
 
 
 def decode_response(data):
@@ -57,6 +64,18 @@ def decode_response(data):
         )
         for output, contents in zip(message.outputs, raw, strict=True)
     ]
+
+
+def _set_parameters(message, timeout_us, parameters):
+    if timeout_us:
+        message.parameters["timeout"].int64_param = timeout_us
+    for name, value in parameters.items():
+        if isinstance(value, bool):
+            message.parameters[name].bool_param = value
+        elif isinstance(value, int):
+            message.parameters[name].int64_param = value
+        else:
+            message.parameters[name].string_param = value
 
 
 def _raw_bytes(array):

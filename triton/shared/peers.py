@@ -5,6 +5,7 @@ import ctypes
 import json
 import os
 
+import credentials
 import grpc
 import grpc.experimental
 
@@ -21,6 +22,13 @@ _CHANNEL_OPTIONS = [
     # A peer that restarts is tried again quickly, not after the default of up to 120 s.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 2000),
+    # A peer whose machine or network is gone is noticed without a request; the flags of the servers
+    # allow pings so often (others answer too many of them with GOAWAY). One that is only stopped
+    # answers pings, or its kernel does: there the deadline of a call helps, and nothing else.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
     # Retries are a decision of the data plane, not of the channel.
     ("grpc.enable_retries", 0),
     # The calling thread sends and receives; unlike a plain blocking call it can be cancelled.
@@ -72,11 +80,19 @@ def url_of(server, configured, known):
     return url
 
 
-def open_channel(url):
+def open_channel(url, on_state=None):
     """Channel to `url`, connecting already, and its ModelInfer call on serialized messages.
 
-    On the network a call with one answer and a call with a stream of one are the same.
+    On the network a call with one answer and a call with a stream of one are the same. `on_state`
+    is called, in another thread, with each grpc.ChannelConnectivity that the channel comes to.
     """
-    channel = grpc.insecure_channel(url, options=_CHANNEL_OPTIONS)
-    channel.subscribe(lambda _: None, try_to_connect=True)
+    channel = credentials.open_channel(url, _CHANNEL_OPTIONS)
+    channel.subscribe(on_state or (lambda _: None), try_to_connect=True)
     return channel, channel.unary_stream(_METHOD)
+
+
+def drain(call):
+    """Read a call to its end, so that gRPC can forget it; what happened is known already."""
+    with contextlib.suppress(grpc.RpcError):
+        for _ in call:
+            pass
