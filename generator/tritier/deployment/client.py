@@ -7,24 +7,31 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from tritier.deployment.access import connect, explained, is_of_protection
 from tritier.errors import ServerError
 
 _POLL_S = 0.1
 _CALL_TIMEOUT_S = 10.0
+# How long a refusal lasts before it is believed: a port that is changing hands closes connections
+# too, and gRPC repeats a failure for a second before it tries anew.
+_REFUSED_S = 3.0
 # Loading may compile kernels and warm up.
 _LOAD_TIMEOUT_S = 600.0
 
 
 class TritonServer:
-    """A server by name and address; close it, or use it in a `with` block."""
+    """A server by name and address; close it, or use it in a `with` block.
+
+    An `Address` brings certificates and the key of administrative APIs along; a plain text reaches
+    servers that need neither.
+    """
 
     def __init__(self, name: str, url: str) -> None:
         self.name = name
         self.url = url
-        self._client = triton.InferenceServerClient(url)
+        self._client = connect(url, admin=True)
 
     def __enter__(self) -> TritonServer:
         return self
@@ -43,12 +50,20 @@ class TritonServer:
         with port reuse: somebody else may answer on this port.
         """
         deadline = time.monotonic() + timeout_s
+        refused_since = None
         while True:
             try:
                 if self._client.is_server_live(client_timeout=1.0):
                     break
-            except InferenceServerException:
-                pass
+            except InferenceServerException as error:
+                now = time.monotonic()
+                lasts = is_of_protection(error, self.url)
+                refused_since = (refused_since or now) if lasts else None
+                if refused_since is not None and now > refused_since + _REFUSED_S:
+                    raise ServerError(
+                        f"server '{self.name}' ({self.url}) can't be reached: "
+                        f"{explained(error, self.url)}"
+                    ) from None
             if not alive():
                 raise ServerError(f"server '{self.name}' ended while it was starting")
             if time.monotonic() > deadline:
@@ -79,6 +94,17 @@ class TritonServer:
         with self._named("can't list its models"):
             response = self._client.get_model_repository_index(client_timeout=_CALL_TIMEOUT_S)
             return {model.name: model.state for model in response.models}
+
+    def loaded(self) -> list[str]:
+        """Models that are ready, also those that were pushed, which the index does not list."""
+        with self._named("can't say which models are loaded"):
+            response = self._client.get_inference_statistics("", client_timeout=_CALL_TIMEOUT_S)
+            return sorted({item.name for item in response.model_stats})
+
+    def serves(self, model: str) -> bool:
+        """Whether a model is loaded and ready."""
+        with self._named(f"can't say whether model '{model}' is ready"):
+            return bool(self._client.is_model_ready(model, client_timeout=_CALL_TIMEOUT_S))
 
     def config(self, model: str) -> Any:
         """ModelConfig of a loaded model."""
@@ -127,18 +153,20 @@ class TritonServer:
             response = self._client.get_inference_statistics(model, client_timeout=_CALL_TIMEOUT_S)
             return response.model_stats[0].inference_stats
 
+    def all_statistics(self) -> list[Any]:
+        """ModelStatistics of every version of every model that is loaded."""
+        with self._named("can't tell its statistics"):
+            response = self._client.get_inference_statistics("", client_timeout=_CALL_TIMEOUT_S)
+            return list(response.model_stats)
+
     @contextmanager
     def _named(self, failure: str) -> Iterator[None]:
         try:
             yield
         except InferenceServerException as error:
-            # Triton's answers are vague here ("failed to poll"); its log has the reason.
+            # Triton's other answers are vague here ("failed to poll"); its log has the reason.
+            known = is_of_protection(error, self.url)
             raise ServerError(
-                f"server '{self.name}' ({self.url}) {failure}: {_message(error)}; the reason is in "
-                "the server's log"
+                f"server '{self.name}' ({self.url}) {failure}: {explained(error, self.url)}"
+                + ("" if known else "; the reason is in the server's log")
             ) from None
-
-
-def _message(error: InferenceServerException) -> str:
-    status = f"{error.status()} " if error.status() else ""
-    return f"{status}{error.message()}".strip()

@@ -3,62 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from typing import Any, Literal
 
-from google.protobuf import json_format
-
+from tritier.deployment.addresses import Addresses, Push, Report, find_addresses
 from tritier.deployment.client import TritonServer
-from tritier.documents import LabState, ManifestModel, ServersSpec
-from tritier.errors import InputError, ServerError
-from tritier.repository import Repositories, parse_config
+from tritier.deployment.loading import (
+    config_json,
+    files_to_push,
+    forget_failed,
+    parsed_config,
+    with_addresses,
+)
+from tritier.deployment.switch import SwitchOptions, has_router, switch
+from tritier.documents import ManifestModel
+from tritier.errors import ServerError
+from tritier.repository import Repositories
 
-Push = Literal["auto", "always", "never"]
-Report = Callable[[str], None]
-# What model control accepts in one message.
-_MAX_PUSH_BYTES = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class Addresses:
-    """Where the servers of a plan are.
-
-    `urls` are for deployment and apps. `peers_known` are servers whose environment names the
-    addresses of their peers (those of the lab): their configs need none.
-    """
-
-    urls: Mapping[str, str]
-    peers_known: frozenset[str]
-
-
-def find_addresses(
-    repositories: Repositories, spec: ServersSpec, lab: LabState | None
-) -> Addresses:
-    """Addresses from the servers file and, for those without a url there, from the lab.
-
-    Raises InputError for a server that neither knows.
-    """
-    lab_urls = lab.urls if lab else {}
-    urls, faults = {}, []
-    for name in repositories.servers():
-        if name not in spec.names:
-            known = ", ".join(spec.names)
-            faults.append(f"the plan uses server '{name}'; the servers file has {known}")
-            continue
-        url = lab_urls.get(name) or spec.server(name).url
-        if url is None:
-            faults.append(
-                f"server '{name}' has no address: give it a url in the servers file or start the "
-                "lab with `tritier lab up`"
-            )
-        else:
-            urls[name] = url
-    if faults:
-        raise InputError(faults)
-    return Addresses(urls, frozenset(lab_urls))
+__all__ = ["Addresses", "Push", "Report", "deploy", "find_addresses", "undeploy"]
 
 
 def deploy(
@@ -72,8 +33,12 @@ def deploy(
 
     With `push` "auto" a server that sees the generated folder loads from there, to others the bytes
     are sent through model control. If one model fails, what was loaded is unloaded again and
-    ServerError names server and model.
+    ServerError names server and model. A folder with a router is switched to, without checking its
+    answers: see `switch`.
     """
+    if has_router(repositories):
+        switch(repositories, addresses, SwitchOptions(push=push, report=report))
+        return
     deployment = _Deployment(repositories, addresses, push, report)
     try:
         deployment.run()
@@ -140,18 +105,40 @@ class _Deployment:
 
     def _load(self, model: ManifestModel, listed: bool) -> None:
         self._report(f"{model.server}: {model.name}")
+        try:
+            self._load_from(model, listed)
+        except BaseException:
+            if model not in self._loaded:
+                forget_failed(self._servers[model.server], model.name)
+            raise
+
+    def _load_from(self, model: ManifestModel, listed: bool) -> None:
         server = self._servers[model.server]
-        config = _config_with_peers(self._repositories, self._addresses, model)
-        override = json_format.MessageToJson(config) if config is not None else None
+        override = self._override(model)
         if self._push == "never" or (self._push == "auto" and listed):
             server.load(model.name, config=override)
             self._loaded.append(model)
-            if self._push == "never" or _is_this_plan(server, self._repositories, model):
+            if self._push == "never" or self._is_this_plan(server, model):
                 return
             server.unload(model.name)
-        full = override or _config_json(self._repositories, model)
-        server.load(model.name, config=full, files=_files(self._repositories, model))
+        full = override or config_json(parsed_config(self._repositories, model))
+        server.load(model.name, config=full, files=files_to_push(self._repositories, model))
         self._loaded.append(model)
+
+    def _override(self, model: ManifestModel) -> str | None:
+        """The config with the addresses of this deployment; None where the generated one will
+        do."""
+        if model.kind != "remote" or model.server in self._addresses.peers_known:
+            return None
+        generated = parsed_config(self._repositories, model)
+        wanted = with_addresses(generated, model.kind, self._addresses.urls)
+        return config_json(wanted) if wanted != generated else None
+
+    def _is_this_plan(self, server: TritonServer, model: ManifestModel) -> bool:
+        """A server may have a folder of the same name from another plan: the entry's name has no
+        id."""
+        parameters = server.config(model.name).parameters
+        return bool(parameters["plan_id"].string_value == self._repositories.plan.id)
 
 
 def undeploy(
@@ -168,51 +155,3 @@ def undeploy(
                 except ServerError as error:
                     failures.append(str(error))
     return failures
-
-
-def _is_this_plan(server: TritonServer, repositories: Repositories, model: ManifestModel) -> bool:
-    """A server may have a folder of the same name from another plan: the entry's name has no id."""
-    parameters = server.config(model.name).parameters
-    return bool(parameters["plan_id"].string_value == repositories.plan.id)
-
-
-def _config_with_peers(
-    repositories: Repositories, addresses: Addresses, model: ManifestModel
-) -> Any | None:
-    """The config with the addresses of this deployment; None where the generated one will do."""
-    if model.kind != "remote" or model.server in addresses.peers_known:
-        return None
-    config = _parsed(repositories, model)
-    parameters = config.parameters
-    before = config.SerializeToString(deterministic=True)
-    parameters["url"].string_value = addresses.urls[parameters["server"].string_value]
-    if "poison" in parameters:
-        rows = json.loads(parameters["poison"].string_value)
-        rows = [[name, addresses.urls[name], mailbox] for name, _, mailbox in rows]
-        parameters["poison"].string_value = json.dumps(rows)
-    return config if config.SerializeToString(deterministic=True) != before else None
-
-
-def _parsed(repositories: Repositories, model: ManifestModel) -> Any:
-    text = (repositories.folder(model) / "config.pbtxt").read_text(encoding="utf-8")
-    return parse_config(text, model.name)
-
-
-def _config_json(repositories: Repositories, model: ManifestModel) -> str:
-    return str(json_format.MessageToJson(_parsed(repositories, model)))
-
-
-def _files(repositories: Repositories, model: ManifestModel) -> dict[str, bytes]:
-    folder = f"{model.server}/{model.name}/"
-    files = {
-        f"file:{file.path.removeprefix(folder)}": (repositories.path / file.path).read_bytes()
-        for file in repositories.manifest.files
-        if file.path.startswith(f"{folder}1/")
-    }
-    size = sum(len(data) for data in files.values())
-    if size > _MAX_PUSH_BYTES:
-        raise InputError(
-            f"model '{model.name}' has {size} bytes, model control takes {_MAX_PUSH_BYTES}: copy "
-            f"the folder '{model.server}' to the server and pass --push never"
-        )
-    return files

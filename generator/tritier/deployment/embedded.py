@@ -17,13 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tritier.deployment import process
+from tritier.deployment.security import protected, server_options
+from tritier.documents import Security
 from tritier.errors import ServerError
 from tritier.resources import triton_dir
 
 
 @dataclass(frozen=True)
 class EmbeddedServer:
-    """How one server is to be started. Ports are on 127.0.0.1."""
+    """How one server is to be started. Ports are on 127.0.0.1; HTTP is off unless `security` turns
+    it on."""
 
     name: str
     repository: Path
@@ -34,6 +37,7 @@ class EmbeddedServer:
     backends: Path
     shm_prefix: str
     environment: dict[str, str] = field(default_factory=dict)
+    security: Security = field(default_factory=Security)
 
 
 def free_ports(count: int) -> list[int]:
@@ -71,12 +75,14 @@ def prepare_backends(folder: Path) -> Path:
     runtime = folder / "onnxruntime"
     runtime.mkdir(exist_ok=True)
     shutil.copy2(triton_dir() / "backends" / "onnxruntime" / "model.py", runtime / "model.py")
+    for name in ("background.py", "context.py", "tracing.py"):
+        shutil.copy2(triton_dir() / "shared" / name, runtime / name)
     return folder
 
 
 def command(server: EmbeddedServer) -> list[str]:
     """The command line. Everything on loopback, explicit model control, nothing auto-completed."""
-    return [
+    options = [
         str(_server_dir() / "bin" / "tritonserver"),
         f"--id={server.name}",
         f"--model-repository={server.repository}",
@@ -93,7 +99,9 @@ def command(server: EmbeddedServer) -> list[str]:
         f"--metrics-port={server.metrics_port}",
         "--allow-gpu-metrics=false",
         "--exit-timeout-secs=5",
+        *server_options(server.name, server.security),
     ]
+    return protected(options, server.security)
 
 
 def environment(server: EmbeddedServer) -> dict[str, str]:

@@ -9,12 +9,16 @@ import os
 import secrets
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from tritier.deployment import embedded, process
+from tritier.deployment.access import lab_addresses
 from tritier.deployment.client import TritonServer
+from tritier.deployment.lab_restart import restarted
 from tritier.deployment.links import relay_document, relay_pairs
-from tritier.documents import LabProcess, LabServer, LabState, Server, ServersSpec
+from tritier.deployment.security import LabProtection, peer_credentials, protect_lab
+from tritier.documents import LabProcess, LabServer, LabState, Security, Server, ServersSpec
 from tritier.errors import ServerError
 from tritier.files import write_file
 
@@ -23,6 +27,18 @@ _START_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 15.0
 _LOG_LINES = 8
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - POSIX shared memory, not a temporary file
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A server that is about to be started: its ports (gRPC, HTTP, metrics), the addresses at which
+    it reaches the others, and with what credentials."""
+
+    server: Server
+    ports: tuple[int, int, int]
+    peers: dict[str, str]
+    security: Security
+    credentials: str | None
 
 
 class Lab:
@@ -37,12 +53,17 @@ class Lab:
         return LabState.load(self._state_file) if self._state_file.is_file() else None
 
     def up(
-        self, spec: ServersSpec, repositories: Path | None, report: Report = lambda _: None
+        self,
+        spec: ServersSpec,
+        repositories: Path | None,
+        report: Report = lambda _: None,
+        protection: LabProtection | None = None,
     ) -> LabState:
         """Start all servers and relays; returns when every server is live.
 
-        `repositories` is a folder that `generate` wrote: each server gets its own part. If one
-        fails to start, all that was started is stopped again and ServerError says why.
+        `repositories` is a folder that `generate` wrote: each server gets its own part.
+        `protection` is what the lab adds to the security of the servers file, nothing by default.
+        If a server fails to start, all that was started is stopped again and ServerError says why.
         """
         embedded.require_embedded()
         running = self.state()
@@ -54,7 +75,7 @@ class Lab:
             self.down()
         with contextlib.ExitStack() as undo:
             undo.callback(self.down)
-            state = self._start(spec, repositories, report)
+            state = self._start(spec, repositories, report, protection or LabProtection())
             self._wait(state, report)
             undo.pop_all()
         return state
@@ -76,6 +97,22 @@ class Lab:
         self._state_file.unlink()
         return True
 
+    def restart(self, name: str, report: Report = lambda _: None) -> LabState:
+        """Start a server again on its ports, also one that has died; returns when it is live, with
+        nothing loaded. The others go on. Raises ServerError if no lab was started here or the
+        server does not start, InputError for an unknown name.
+        """
+        state = self.state()
+        if state is None:
+            raise ServerError("no lab is up here: start one with `tritier lab up`")
+        backends = self._folder / "backends"
+        fresh = restarted(state, name, backends, _remove_shared_memory, report)
+        servers = tuple(fresh if server.name == name else server for server in state.servers)
+        state = state.model_copy(update={"servers": servers})
+        self._save(state)
+        self._wait(state.model_copy(update={"servers": (fresh,)}), report)
+        return state
+
     def is_running(self, item: LabProcess) -> bool:
         """Whether that process of the lab still runs."""
         return process.is_running(item.pid, item.started_ticks)
@@ -83,8 +120,15 @@ class Lab:
     def _running(self, state: LabState) -> bool:
         return any(self.is_running(server.process) for server in state.servers)
 
-    def _start(self, spec: ServersSpec, repositories: Path | None, report: Report) -> LabState:
+    def _start(
+        self,
+        spec: ServersSpec,
+        repositories: Path | None,
+        report: Report,
+        protection: LabProtection,
+    ) -> LabState:
         ports = _ports(spec)
+        security = protect_lab(spec, protection, self._folder)
         pairs = relay_pairs(spec)
         relay_ports = dict(zip(pairs, embedded.free_ports(len(pairs)), strict=True))
         backends = embedded.prepare_backends(self._folder / "backends")
@@ -102,10 +146,13 @@ class Lab:
             peers = {
                 other: f"127.0.0.1:{relay_ports.get((server.name, other), port)}"
                 for other, port in grpc_ports.items()
-                if other != server.name
+                # its own too: what a router sends to its own server
             }
             report(f"starting server '{server.name}'")
-            item = self._start_server(server, ports[server.name], peers, repositories, backends)
+            credentials = peer_credentials(security, server.name)
+            own = security[server.name]
+            started = _Planned(server, ports[server.name], peers, own, credentials)
+            item = self._start_server(started, repositories, backends)
             state = state.model_copy(update={"servers": (*state.servers, item)})
             self._save(state)
         return state
@@ -115,25 +162,19 @@ class Lab:
         write_file(self._state_file, state.to_json())
 
     def _start_server(
-        self,
-        server: Server,
-        ports: tuple[int, int, int],
-        peers: dict[str, str],
-        repositories: Path | None,
-        backends: Path,
+        self, planned: _Planned, repositories: Path | None, backends: Path
     ) -> LabServer:
-        repository = (repositories / server.name).resolve() if repositories else None
+        name, ports = planned.server.name, planned.ports
+        repository = (repositories / name).resolve() if repositories else None
         if repository is None or not repository.is_dir():
             # A server that the plan does not use, or that gets its models pushed.
-            repository = self._folder / "empty" / server.name
+            repository = self._folder / "empty" / name
             repository.mkdir(parents=True, exist_ok=True)
-        peers_file = self._folder / "peers" / f"{server.name}.json"
-        write_file(peers_file, json.dumps(peers, indent=2))
-        log_file = self._folder / "logs" / f"{server.name}.log"
+        log_file = self._folder / "logs" / f"{name}.log"
         log_file.parent.mkdir(parents=True, exist_ok=True)
         log_file.write_bytes(b"")
         item = embedded.EmbeddedServer(
-            name=server.name,
+            name=name,
             repository=repository,
             grpc_port=ports[0],
             http_port=ports[1],
@@ -141,27 +182,45 @@ class Lab:
             log_file=log_file,
             backends=backends,
             shm_prefix=f"tritier_{secrets.token_hex(4)}_",
-            environment={
-                "TRITIER_PEERS": str(peers_file),
-                "TRITIER_SLOWDOWN": str(server.slowdown),
-            },
+            environment=self._environment(planned),
+            security=planned.security,
         )
         pid = embedded.start(item)
         return LabServer(
-            name=server.name,
+            name=name,
             process=_identity(pid),
             grpc_url=f"127.0.0.1:{ports[0]}",
-            http_url=f"127.0.0.1:{ports[1]}",
+            http_url=f"127.0.0.1:{ports[1]}" if planned.security.http else None,
             metrics_url=f"127.0.0.1:{ports[2]}",
             repository=str(repository),
             log_file=str(log_file),
             shm_prefix=item.shm_prefix,
+            security=planned.security,
+            environment=item.environment,
         )
 
+    def _environment(self, planned: _Planned) -> dict[str, str]:
+        """Where the server finds the others, and how it calls them; paths, no secrets."""
+        name = planned.server.name
+        peers_file = self._folder / "peers" / f"{name}.json"
+        write_file(peers_file, json.dumps(planned.peers, indent=2))
+        found = {
+            "TRITIER_PEERS": str(peers_file),
+            "TRITIER_SLOWDOWN": str(planned.server.slowdown),
+        }
+        if collector := os.environ.get("TRITIER_OTLP"):  # which `tritier compare` looks for
+            found["TRITIER_OTLP"] = collector
+        if planned.credentials is not None:
+            file = self._folder / "certificates" / f"peers_of_{name}.json"
+            write_file(file, planned.credentials, mode=0o600)
+            found["TRITIER_TLS"] = str(file)
+        return found
+
     def _wait(self, state: LabState, report: Report) -> None:
+        addresses = lab_addresses(state)
         for server in state.servers:
             report(f"waiting for server '{server.name}'")
-            with TritonServer(server.name, server.grpc_url) as client:
+            with TritonServer(server.name, addresses[server.name]) as client:
                 try:
                     alive = functools.partial(self.is_running, server.process)
                     client.wait_until_live(_START_TIMEOUT_S, alive)

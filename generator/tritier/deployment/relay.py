@@ -23,19 +23,30 @@ Usage: `python -m tritier.deployment.relay CONFIG.json`, where CONFIG.json holds
 and null is unlimited. It prints `ready` once every relay listens and runs until SIGTERM or
 SIGINT. Exit status: 0 after a signal, 3 for bad input, 4 where a relay cannot listen. One thread,
 the standard library only, Linux only (epoll).
+
+A link may have a `state`: `open`, `black_hole` (bytes stop, connections stay; what was on its way
+arrives once the link is open again) or `cut` (its connections are reset, and new ones as soon as
+they are made). At SIGHUP the relay reads CONFIG.changes.json, {"links": [...]} with the links that
+are to differ from CONFIG.json, and answers in CONFIG.applied.json: the SHA-256 of what it read, and
+what was wrong with it or null.
 """
 
 from __future__ import annotations
 
 import argparse
 import errno
+import hashlib
+import json
 import math
 import os
 import select
 import signal
 import socket
+import struct
 import sys
 import time
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NoReturn
@@ -46,6 +57,7 @@ from tritier.deployment.relay_config import (
     RelayConfigError,
     RelayListenError,
     RelaySpec,
+    load_changes,
     load_config,
     parse_config,
 )
@@ -57,6 +69,7 @@ from tritier.deployment.relay_link import (
     LinkShaper,
     Peer,
 )
+from tritier.files import write_file
 
 __all__ = [
     "CATCH_UP_MS",
@@ -71,6 +84,8 @@ __all__ = [
     "RelayListenError",
     "RelayServer",
     "RelaySpec",
+    "applied_file",
+    "changes_file",
     "load_config",
     "main",
     "parse_config",
@@ -80,6 +95,16 @@ HOST = "127.0.0.1"
 EARLY_MS = 0.4  # how long before a delivery the process wakes up
 EXIT_BAD_INPUT = 3
 EXIT_CANNOT_LISTEN = 4
+
+
+def changes_file(config: Path) -> Path:
+    """Where changes of the links of a configuration are written before the SIGHUP."""
+    return config.with_suffix(".changes.json")
+
+
+def applied_file(config: Path) -> Path:
+    """Where the relay says which changes it has read."""
+    return config.with_suffix(".applied.json")
 
 
 class RelayServer:
@@ -92,8 +117,10 @@ class RelayServer:
     def __init__(self, config: RelayConfig) -> None:
         self._links = {spec.name: Link(spec) for spec in config.links}
         self._poll = select.epoll()
-        self._stop_fd = os.eventfd(0)
-        self._poll.register(self._stop_fd, select.EPOLLIN)
+        self._wake_fd = os.eventfd(0)
+        self._poll.register(self._wake_fd, select.EPOLLIN)
+        self._stopping = False
+        self._asked: deque[Callable[[], None]] = deque()
         self._peers: dict[int, Peer] = {}
         self._listeners: dict[int, tuple[socket.socket, RelaySpec]] = {}
         try:
@@ -105,11 +132,13 @@ class RelayServer:
 
     def run(self) -> None:
         """Relay until `stop` is called."""
-        while True:
+        while not self._stopping:
             for fd, mask in self._wait():
-                if fd == self._stop_fd:
-                    return
-                if fd in self._listeners:
+                if fd == self._wake_fd:
+                    os.eventfd_read(fd)
+                    while self._asked:
+                        self._asked.popleft()()
+                elif fd in self._listeners:
                     self._accept(*self._listeners[fd])
                 elif not self._peers[fd].gone:  # an event of its other may have closed it
                     self._peers[fd].on_event(mask)
@@ -118,7 +147,29 @@ class RelayServer:
 
     def stop(self) -> None:
         """Make `run` return; may be called from a signal handler or another thread."""
-        os.eventfd_write(self._stop_fd, 1)
+        self.call_soon(self._stop)
+
+    def call_soon(self, job: Callable[[], None]) -> None:
+        """Let `run` call `job`; may be called from a signal handler or another thread."""
+        self._asked.append(job)
+        os.eventfd_write(self._wake_fd, 1)
+
+    def set_links(self, links: Sequence[LinkSpec]) -> None:
+        """Change links; not while `run` runs, except through `call_soon`."""
+        for spec in links:
+            if self._links[spec.name].spec != spec:
+                self._links[spec.name].change(spec)
+        for peer in list(self._peers.values()):
+            if not peer.gone and self._is_cut(peer.link, peer.other.link):
+                peer.close_both(reset=True)
+            peer.link.offer(peer)
+
+    @staticmethod
+    def _is_cut(*links: Link) -> bool:
+        return any(link.spec.state == "cut" for link in links)
+
+    def _stop(self) -> None:
+        self._stopping = True
 
     def close(self) -> None:
         """Close all sockets, once `run` has returned."""
@@ -127,7 +178,7 @@ class RelayServer:
         for peer in self._peers.values():
             peer.sock.close()
         self._poll.close()
-        os.close(self._stop_fd)
+        os.close(self._wake_fd)
 
     def _wait(self) -> list[tuple[int, int]]:
         wake_s = min(link.next_wake_s() for link in self._links.values())
@@ -161,13 +212,18 @@ class RelayServer:
                 accepted, _ = listener.accept()
             except OSError:  # none left, or no file descriptors: the next client tries again
                 return
+            forward, reverse = self._links[relay.forward_link], self._links[relay.reverse_link]
+            if self._is_cut(forward, reverse):
+                accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                accepted.close()
+                continue
             try:
                 target = socket.socket()
             except OSError:
                 accepted.close()
                 return
-            client = Peer(accepted, self._links[relay.forward_link], self._poll)
-            server = Peer(target, self._links[relay.reverse_link], self._poll)
+            client = Peer(accepted, forward, self._poll)
+            server = Peer(target, reverse, self._poll)
             client.other, server.other = server, client
             self._peers[accepted.fileno()], self._peers[target.fileno()] = client, server
             server.connecting, server.writable = True, False
@@ -175,6 +231,18 @@ class RelayServer:
                 server.arm()
             else:
                 client.close_both(reset=True)
+
+
+def _apply(server: RelayServer, path: Path, config: RelayConfig) -> None:
+    """Change the links as the file of changes says, and write down what came of it."""
+    answer: dict[str, str | None] = {"sha256": None, "error": None}
+    try:
+        data = changes_file(path).read_bytes()
+        answer["sha256"] = hashlib.sha256(data).hexdigest()
+        server.set_links(load_changes(data, config))
+    except (OSError, RelayConfigError) as error:
+        answer["error"] = str(error)
+    write_file(applied_file(path), json.dumps(answer))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -186,14 +254,19 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     parser = _Parser(prog="relay", description="Emulate network links between local servers.")
     parser.add_argument("config", type=Path, help="JSON file with the links and the relays")
+    path: Path = parser.parse_args(arguments).config
     try:
-        server = RelayServer(load_config(parser.parse_args(arguments).config))
+        config = load_config(path)
+        server = RelayServer(config)
     except (RelayConfigError, RelayListenError) as error:
         sys.stderr.write(f"relay: {error}\n")
         return EXIT_BAD_INPUT if isinstance(error, RelayConfigError) else EXIT_CANNOT_LISTEN
     with closing(server):
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.stop())
+        signal.signal(
+            signal.SIGHUP, lambda *_: server.call_soon(lambda: _apply(server, path, config))
+        )
         sys.stdout.write("ready\n")
         sys.stdout.flush()
         server.run()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import reprlib
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 MAX_BANDWIDTH_MIB_S = 100_000.0
 MAX_LATENCY_MS = 60_000.0
 MAX_PORT = 65535
+# `black_hole`: bytes stop, connections stay; `cut`: connections are reset, new ones too.
+LINK_STATES = ("open", "black_hole", "cut")
 
 
 class RelayConfigError(ValueError):
@@ -37,7 +39,7 @@ def _check_name(where: str, field: str, value: object) -> None:
 
 @dataclass(frozen=True)
 class LinkSpec:
-    """One ordered link: its bandwidth in MiB/s (None: unlimited) and one-way latency in ms.
+    """One ordered link: its bandwidth in MiB/s (None: unlimited), one-way latency in ms and state.
 
     Raises:
         RelayConfigError: a value is out of its range.
@@ -46,6 +48,7 @@ class LinkSpec:
     name: str
     bandwidth_mib_s: float | None
     latency_ms: float
+    state: str = "open"
 
     def __post_init__(self) -> None:
         _check_name("link", "name", self.name)
@@ -55,6 +58,8 @@ class LinkSpec:
             _refuse(where, "bandwidth_mib_s", rate, allowed)
         if not _is_number(self.latency_ms, MAX_LATENCY_MS):
             _refuse(where, "latency_ms", self.latency_ms, f"a number from 0 to {MAX_LATENCY_MS:g}")
+        if self.state not in LINK_STATES:
+            _refuse(where, "state", self.state, ", ".join(LINK_STATES))
 
 
 @dataclass(frozen=True)
@@ -124,9 +129,13 @@ _Spec = TypeVar("_Spec", LinkSpec, RelaySpec)
 
 
 def _object_of(where: str, item: Any, kind: type) -> dict[str, Any]:
-    keys = [field.name for field in fields(kind)]
-    if not isinstance(item, dict) or sorted(item) != sorted(keys):
-        _refuse(where, "the value", item, f"an object with exactly the keys {', '.join(keys)}")
+    keys = [field.name for field in fields(kind) if field.default is MISSING]
+    extra = [field.name for field in fields(kind) if field.default is not MISSING]
+    if not isinstance(item, dict) or not set(keys) <= set(item) <= {*keys, *extra}:
+        more = f" and, if wanted, {', '.join(extra)}" if extra else ""
+        _refuse(
+            where, "the value", item, f"an object with exactly the keys {', '.join(keys)}{more}"
+        )
     return item
 
 
@@ -161,3 +170,27 @@ def load_config(path: Path) -> RelayConfig:
     except (ValueError, RecursionError) as error:
         raise RelayConfigError(f"config {path}: is not JSON in UTF-8: {error}") from error
     return parse_config(document)
+
+
+def load_changes(data: bytes, config: RelayConfig) -> tuple[LinkSpec, ...]:
+    """The links of a configuration as they are to be from now on.
+
+    `data` is a JSON object {"links": [...]} that names the links that are to differ.
+
+    Raises:
+        RelayConfigError: it is not such an object, or names a link that there is not.
+    """
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise RelayConfigError(f"changes: not JSON in UTF-8: {error}") from error
+    if not isinstance(document, dict):
+        _refuse("changes", "the value", document, 'an object {"links": [...]}')
+    changed = {
+        link.name: link for link in _parse_objects({"links": [], **document}, "links", LinkSpec)
+    }
+    known = [link.name for link in config.links]
+    for name in changed:
+        if name not in known:
+            _refuse("changes", "name", name, f"a link's name ({', '.join(known)})")
+    return tuple(changed.get(link.name, link) for link in config.links)

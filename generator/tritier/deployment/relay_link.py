@@ -45,6 +45,10 @@ class LinkShaper:
         self._quantum_s = max(QUANTUM_MS / 1e3, self.quantum_bytes / rate)
         self._free_at_s = -math.inf
 
+    def succeed(self, before: LinkShaper) -> None:
+        """Take the place of another shaper: what it let go still has the link until it has left."""
+        self._free_at_s = before._free_at_s
+
     def depart(self, size_bytes: int, now_s: float, waiting_since_s: float = math.inf) -> float:
         """Put bytes on the link and return when the last of them leaves it, in seconds.
 
@@ -84,21 +88,36 @@ class Link:
     """A shaper, the peers that wait to send over it, and what is on its way."""
 
     def __init__(self, spec: LinkSpec) -> None:
-        self.shaper = LinkShaper(spec.bandwidth_mib_s, spec.latency_ms)
-        self._delay_s = max(0.0, self.shaper.latency_s - OWN_MS / 1e3)
         self._waiting: deque[Peer] = deque()
-        # In order of delivery too, since every item has the same latency.
+        # Delivered in this order, also where a change has shortened the latency.
         self._travelling: deque[tuple[float, Peer, Item]] = deque()
         self._spare_slabs: list[bytearray] = []
+        self.shaper = LinkShaper(spec.bandwidth_mib_s, spec.latency_ms)
+        self._set_up(spec)
+
+    def change(self, spec: LinkSpec) -> None:
+        """Be another link from now on; what is on its way arrives when it would have."""
+        before = self.shaper
+        self.shaper = LinkShaper(spec.bandwidth_mib_s, spec.latency_ms)
+        self.shaper.succeed(before)
+        self._spare_slabs.clear()
+        self._set_up(spec)
+
+    def _set_up(self, spec: LinkSpec) -> None:
+        self.spec = spec
+        self._is_open = spec.state == "open"
+        self._delay_s = max(0.0, self.shaper.latency_s - OWN_MS / 1e3)
 
     def next_wake_s(self) -> float:
         """When there is something to do, in seconds of the monotonic clock."""
+        if not self._is_open:
+            return math.inf
         read_s = self.shaper.read_due_s() if self._waiting else math.inf
         return min(read_s, self.next_delivery_s())
 
     def next_delivery_s(self) -> float:
         """When the next item has travelled far enough, in seconds of the monotonic clock."""
-        return self._travelling[0][0] if self._travelling else math.inf
+        return self._travelling[0][0] if self._travelling and self._is_open else math.inf
 
     def offer(self, sender: Peer) -> None:
         """Queue a peer for sending, if it has something to send and room for it."""
@@ -113,6 +132,8 @@ class Link:
 
     def work(self) -> None:
         """Read what the link has room for, deliver what has arrived."""
+        if not self._is_open:
+            return
         now_s = time.monotonic()
         for _ in range(4):  # bounds the turn of an unlimited link
             if not self._waiting or not self.shaper.may_read(now_s):
@@ -127,8 +148,9 @@ class Link:
 
     def recycle(self, data: memoryview) -> None:
         """Take back the memory of data that needs it no more."""
-        if isinstance(data.obj, bytearray):
-            self._spare_slabs.append(data.obj)
+        slab = data.obj
+        if isinstance(slab, bytearray) and len(slab) == self.shaper.quantum_bytes:
+            self._spare_slabs.append(slab)
 
     def _has_room(self, sender: Peer) -> bool:
         return sender.held_bytes + self.shaper.quantum_bytes <= self.shaper.window_bytes

@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from tritier.deployment.access import connect
 from tritier.deployment.client import TritonServer
 from tritier.errors import ServerError
 from tritier.resources import triton_dir
@@ -49,7 +49,7 @@ class Agent:
     def __init__(self, server: TritonServer, limits: AgentLimits) -> None:
         self.server = server
         self._limits = limits
-        self._client = triton.InferenceServerClient(server.url)
+        self._client = connect(server.url)
 
     def close(self) -> None:
         """Close the connection; the agent stays loaded."""
@@ -154,9 +154,8 @@ def push_agent(server: TritonServer, peers: Mapping[str, str], limits: AgentLimi
 
 def _files() -> dict[str, bytes]:
     """The agent's modules and those that it shares with the proxies of the data plane."""
-    models = triton_dir() / "models"
-    shared = [models / "remote" / name for name in ("callers.py", "peers.py", "wire.py")]
-    paths: list[Path] = [*sorted((models / "agent").glob("*.py")), *shared]
+    folders = (triton_dir() / "models" / "agent", triton_dir() / "shared")
+    paths = [path for folder in folders for path in sorted(folder.glob("*.py"))]
     return {f"file:1/{path.name}": path.read_bytes() for path in paths}
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from tritier.deployment.access import connect, explained, is_of_protection
 from tritier.deployment.client import TritonServer
 from tritier.documents import Figure, HostFacts, PowerFacts, TritonFacts
 from tritier.errors import InputError, ServerError, TritierError
@@ -109,14 +109,14 @@ def clock_offset(samples: Sequence[tuple[float, float, float]]) -> Figure:
 
 
 def _ask_triton(url: str, timeout_s: float) -> Contact:
-    client = triton.InferenceServerClient(url)
+    client = connect(url)
     try:
         metadata = client.get_server_metadata(client_timeout=timeout_s)
         ready = client.is_server_ready(client_timeout=timeout_s)
         # The index of the repository does not list models that were pushed.
         has_agent = client.is_model_ready(AGENT_NAME, client_timeout=timeout_s)
     except InferenceServerException as error:
-        return Contact(url, timestamp(), "unreachable", failure=_reason(error, timeout_s))
+        return Contact(url, timestamp(), "unreachable", failure=_reason(error, url, timeout_s))
     finally:
         client.close()
     facts = TritonFacts(
@@ -141,9 +141,11 @@ def _power(row: Mapping[str, Any]) -> PowerFacts:
     return PowerFacts(what=row["what"], watt=Figure(value=row["watt"], n=1))
 
 
-def _reason(error: InferenceServerException, timeout_s: float) -> str:
+def _reason(error: InferenceServerException, url: str, timeout_s: float) -> str:
     if "DEADLINE_EXCEEDED" in str(error.status()):
         return f"no answer within {timeout_s:g} s"
+    if is_of_protection(error, url):
+        return " ".join(explained(error, url).split())
     return " ".join(str(error.message()).split())
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tritier.deployment.access import lab_addresses, spec_address
 from tritier.documents import (
     Figure,
     LabState,
@@ -41,8 +42,8 @@ def server_urls(spec: ServersSpec, lab: LabState | None) -> dict[str, str]:
 
     Raises InputError for servers without an address or with that of another.
     """
-    lab_urls = lab.urls if lab else {}
-    found = {server.name: lab_urls.get(server.name) or server.url for server in spec.servers}
+    lab_urls = lab_addresses(lab)
+    found = {name: lab_urls.get(name) or spec_address(spec, name) for name in spec.names}
     faults = [
         f"server '{name}' has no address: give it a url in the servers file or start the lab with "
         "`tritier lab up`"

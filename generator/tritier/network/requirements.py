@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tritier.deployment.versions import RELEASES, Version, dotted, insecurity, version_of
 from tritier.documents import HostFacts, Server, TritonFacts
 from tritier.network.contact import Contact
 
@@ -26,9 +26,13 @@ class Feature:
     """Something that Tritier uses, the first Triton that has it, and for what."""
 
     name: str
-    version: tuple[int, int, int]
     release: str
     use: str
+
+    @property
+    def version(self) -> Version:
+        """Of the server in that release."""
+        return RELEASES[self.release]
 
 
 @dataclass(frozen=True)
@@ -51,19 +55,15 @@ class Findings:
 FEATURES = (
     Feature(
         "response senders in Python models that are not decoupled",
-        (2, 47, 0),
         "24.06",
         "proxies, mailboxes and the agent answer from threads of their own",
     ),
     Feature(
         "cancelled requests are told to Python models",
-        (2, 39, 0),
         "23.10",
         "proxies and mailboxes stop waiting when a client has given up",
     ),
 )
-# Older ones lack fixes of security faults that are public.
-SECURITY_FLOOR = Feature("security fixes of 2025 and 2026", (2, 70, 0), "26.06", "production")
 EXTENSIONS = (
     Extension("model_repository", "deploy and the agent load models with it", required=True),
     Extension("model_configuration", "deploy tells plans apart with it", required=True),
@@ -80,7 +80,10 @@ def find_problems(server: Server, contact: Contact) -> Findings:
         problems.append("is not ready: one of its models failed to load, see its log")
     if contact.triton is not None:
         problems += [*_old_triton(contact.triton), *_lacking(contact.triton, required=True)]
-        warnings += [*_insecure(contact.triton), *_lacking(contact.triton, required=False)]
+        warnings += [
+            *filter(None, [insecurity(contact.triton.version)]),
+            *_lacking(contact.triton, required=False),
+        ]
     if _NO_MODEL_CONTROL in contact.failure:
         problems.append("loads no models on demand: start it with --model-control-mode=explicit")
     elif _SWITCHED_OFF in contact.failure:
@@ -105,31 +108,14 @@ def find_problems(server: Server, contact: Contact) -> Findings:
     return Findings(tuple(problems), tuple(warnings))
 
 
-def version_of(text: str) -> tuple[int, int, int] | None:
-    """(major, minor, patch) of a Triton version; None if it has no such form."""
-    match = re.match(r"(\d+)\.(\d+)\.(\d+)", text)
-    return (int(match[1]), int(match[2]), int(match[3])) if match else None
-
-
 def _old_triton(triton: TritonFacts) -> Iterator[str]:
     version = version_of(triton.version)
     for feature in FEATURES:
         if version is not None and version < feature.version:
             yield (
-                f"Triton {triton.version} is too old: {feature.name} need {_dotted(feature)} "
-                f"({feature.release}) or newer; {feature.use}"
+                f"Triton {triton.version} is too old: {feature.name} need "
+                f"{dotted(feature.version)} ({feature.release}) or newer; {feature.use}"
             )
-
-
-def _insecure(triton: TritonFacts) -> Iterator[str]:
-    version = version_of(triton.version)
-    if version is None:
-        yield f"Triton's version '{triton.version}' is of no known form and was not compared"
-    elif version < SECURITY_FLOOR.version:
-        yield (
-            f"Triton {triton.version} lacks {SECURITY_FLOOR.name}: use {_dotted(SECURITY_FLOOR)} "
-            f"({SECURITY_FLOOR.release}) or newer in {SECURITY_FLOOR.use}"
-        )
 
 
 def _lacking(triton: TritonFacts, required: bool) -> Iterator[str]:
@@ -162,7 +148,3 @@ def _doubtful(server: Server, host: HostFacts) -> Iterator[str]:
             f"threads {server.threads} of servers.yaml are more than the {host.cores} cores that "
             "the server may use: they would wait for each other"
         )
-
-
-def _dotted(feature: Feature) -> str:
-    return ".".join(str(part) for part in feature.version)
