@@ -1,0 +1,1 @@
+"""Measuring deployed models: sweeps by perf_analyzer, load tests by Locust."""
