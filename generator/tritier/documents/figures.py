@@ -41,3 +41,11 @@ class Duration(Document):
     mean_ms: float = Field(ge=0)
     std_ms: float = Field(ge=0, description="standard deviation")
     n: int = Field(ge=1)
+
+
+class CalibratedBy(Document):
+    """A plan that ran, whose measured times were taken back as corrections."""
+
+    at: Timestamp
+    plan_id: str = Field(pattern=r"^[0-9a-f]{8}$")
+    n: int = Field(ge=1, description="requests that were measured")

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from tritier.documents.base import Document
+from tritier.documents.security import Security
 
 
 class LabProcess(Document):
@@ -22,11 +23,15 @@ class LabServer(Document):
     name: str
     process: LabProcess
     grpc_url: str
-    http_url: str
+    http_url: str | None = None
     metrics_url: str
     repository: str
     log_file: str
     shm_prefix: str
+    security: Security = Security()
+    environment: dict[str, str] = Field(
+        default_factory=dict, description="variables that the lab set for it, without secrets"
+    )
 
 
 class LabState(Document):

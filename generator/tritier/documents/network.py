@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from tritier.documents.base import Document
-from tritier.documents.figures import Figure, Timestamp
+from tritier.documents.figures import CalibratedBy, Figure, Timestamp
 from tritier.documents.servers import ServerName
 
 Bytes = Annotated[int, Field(ge=0)]
@@ -98,6 +98,9 @@ class LinkState(Document):
         description="how much longer a message takes on a connection that was idle",
     )
     after_idle_message_bytes: int | None = Field(default=None, ge=1, description="of that message")
+    calibrated_by: tuple[CalibratedBy, ...] | None = Field(
+        default=None, description="corrected by what plans took; oldest first"
+    )
 
 
 class NetworkState(Document):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -121,6 +121,15 @@ class MeasuredSubset(Document):
     )
 
 
+class WireNoise(Document):
+    """What a tensor that crosses between servers in fewer bits loses, all else being as it is."""
+
+    tensor: str = Field(min_length=1, description="of the model")
+    codec: Literal["fp16", "int8"]
+    noise: dict[str, NotNegative] = Field(description="output -> mean over the inputs")
+    inputs: int = Field(ge=1, description="inputs behind it")
+
+
 class ExcludedLayer(Document):
     """A layer that is not to be quantized, and why."""
 
@@ -164,6 +173,7 @@ class NoiseModel(Document):
     excluded: tuple[ExcludedLayer, ...] = ()
     outputs: tuple[OutputNoise, ...] = Field(min_length=1)
     measured: tuple[MeasuredSubset, ...]
+    wires: tuple[WireNoise, ...] = Field(default=(), description="what codecs of tensors lose")
     ranges_sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the ranges")
     calibration: tuple[InputFile, ...] = Field(description="inputs behind the ranges, if known")
     inputs: tuple[InputFile, ...] = Field(min_length=1, description="on which noise was measured")
@@ -188,6 +198,16 @@ class NoiseModel(Document):
                 f"{', '.join(found)}"
             )
         return found[name]
+
+    def with_wires(self, found: Iterable[WireNoise]) -> NoiseModel:
+        """With what was measured of codecs, of outputs that it knows; what was known of the same
+        codecs is replaced."""
+        outputs = {item.output for item in self.outputs}
+        known = {(item.tensor, item.codec): item for item in self.wires}
+        for item in found:
+            noise = {name: value for name, value in item.noise.items() if name in outputs}
+            known[item.tensor, item.codec] = item.model_copy(update={"noise": noise})
+        return self.model_copy(update={"wires": tuple(known.values())})
 
     def check_model(self, sha256: str) -> None:
         """Raise InputError if it was learned for another model."""
@@ -223,9 +243,16 @@ def _name_faults(data: dict[str, Any]) -> list[str]:
         for item in data["measured"]
         if len(set(item["layers"])) < len(item["layers"])
     ]
-    for item in data["measured"]:
-        faults += [f"measured: '{x}' is none of the outputs" for x in item["noise"]
-                   if x not in outputs]  # fmt: skip
+    for where in ("measured", "wires"):
+        for item in data.get(where, ()):
+            faults += [f"{where}: '{x}' is none of the outputs" for x in item["noise"]
+                       if x not in outputs]  # fmt: skip
+    wires = Counter((item["tensor"], item["codec"]) for item in data.get("wires", ()))
+    faults += [
+        f"wires: '{tensor}' in {codec} stands {count} times"
+        for (tensor, codec), count in wires.items()
+        if count > 1
+    ]
     return faults
 
 

@@ -12,7 +12,8 @@ from tritier.documents.servers import ServerName
 Ms = Annotated[float, Field(ge=0)]
 Joule = Annotated[float, Field(ge=0)]
 Bytes = Annotated[int, Field(ge=0)]
-Objective = Literal["latency", "energy", "weighted", "throughput", "makespan"]
+Usd = Annotated[float, Field(ge=0)]
+Objective = Literal["latency", "energy", "weighted", "throughput", "makespan", "cost"]
 
 
 class PlanFigures(Document):
@@ -21,6 +22,9 @@ class PlanFigures(Document):
     latency_ms: Ms = Field(description="simulated: branches and transfers overlap")
     sum_ms: Ms = Field(description="all times added up, which is what the planner minimises")
     energy_joule: Joule
+    cost_usd: Usd | None = Field(
+        default=None, description="of an inference, as `tritier cost --plan` has it; with prices"
+    )
     bottleneck_ms: Ms = Field(description="of the busiest server or link, per request")
     noise: dict[str, float] = Field(
         default={}, description="output -> predicted noise, without a margin"
@@ -82,6 +86,7 @@ class Gain(Document):
     what: str
     sum_ms: float
     energy_joule: float
+    cost_usd: float | None = Field(default=None, description="with prices")
 
 
 class FrontEntry(Document):

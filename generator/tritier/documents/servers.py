@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
 from tritier.documents.base import Document
+from tritier.documents.security import Security, security_faults
 
 ServerName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 Url = Annotated[str, Field(pattern=r"^[A-Za-z0-9.\[\]:_-]+:[0-9]{1,5}$")]
@@ -82,6 +84,9 @@ class Server(Document):
         default=None, ge=0, description="power while sending to another server"
     )
     price_per_hour_usd: float | None = Field(default=None, ge=0)
+    security: Security | None = Field(
+        default=None, description="what is otherwise here than for all servers"
+    )
 
 
 class Link(Document):
@@ -102,6 +107,23 @@ class ServersSpec(Document):
 
     servers: tuple[Server, ...] = Field(min_length=1)
     links: tuple[Link, ...] = ()
+    security: Security | None = Field(default=None, description="of all servers")
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a servers file. Paths in it are made absolute: they are relative to the file."""
+        spec = super().load(path)
+        return spec.model_copy(
+            update={
+                "security": spec.security and spec.security.resolved(path.parent),
+                "servers": tuple(
+                    server.model_copy(update={"security": server.security.resolved(path.parent)})
+                    if server.security
+                    else server
+                    for server in spec.servers
+                ),
+            }
+        )
 
     @classmethod
     def cross_faults(cls, data: dict[str, Any]) -> list[str]:
@@ -121,7 +143,7 @@ class ServersSpec(Document):
                 f"servers: {' and '.join(entries)} are all the entry; set `entry: true` on "
                 "exactly one"
             )
-        return faults + _link_faults(data, names)
+        return faults + _link_faults(data, names) + security_faults(data)
 
     @property
     def entry(self) -> Server:
@@ -136,6 +158,11 @@ class ServersSpec(Document):
     def server(self, name: str) -> Server:
         """The server of that name; KeyError if there is none."""
         return {server.name: server for server in self.servers}[name]
+
+    def security_of(self, name: str) -> Security:
+        """What holds for a server: its own, over that of all servers; KeyError if unknown."""
+        own = self.server(name).security or Security()
+        return own.over(self.security or Security())
 
 
 def _link_faults(data: dict[str, Any], names: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from tritier.documents.base import Document
-from tritier.documents.figures import Duration, Figure, Timestamp
+from tritier.documents.figures import CalibratedBy, Duration, Figure, Timestamp
 from tritier.documents.network import HostFacts
 from tritier.documents.plan import PlanModel
 from tritier.documents.servers import ExecutionProvider, Quantization, ServerName
@@ -64,6 +64,17 @@ class ServingTiming(Document):
     call_ms: Ms = Field(description="of every request")
     tensor_ms: Ms = Field(description="of every input and output")
     copy_ms_per_mib: Ms = Field(description="of every MiB of inputs and outputs")
+
+
+class CodingTiming(Document):
+    """What a float tensor costs that crosses a link in a codec, besides what serving costs:
+    encoding costs the component that makes it, decoding each one that reads it."""
+
+    codec: Literal["fp16", "int8", "uint8"]
+    encoding_ms: Ms = Field(description="of every tensor")
+    encoding_ms_per_mib: Ms = Field(description="of every MiB that it has as float32")
+    decoding_ms: Ms = Field(description="of every tensor")
+    decoding_ms_per_mib: Ms = Field(description="of every MiB that it has as float32")
 
 
 class Corrections(Document):
@@ -150,6 +161,9 @@ class TimingProfile(Document):
         description="the whole model in a process of its own, outside Triton, without slow-down"
     )
     serving: ServingTiming
+    codings: tuple[CodingTiming, ...] | None = Field(
+        default=None, description="codecs of wires; left out by earlier versions"
+    )
     corrections: Corrections
     unmapped_float_ms: Ms = Field(
         default=0.0, description="time of kernels that belong to no layer, before correction"
@@ -161,12 +175,15 @@ class TimingProfile(Document):
     profiling_s: float = Field(
         ge=0, description="time that measuring took, when it was done, without the components"
     )
+    calibrated_by: tuple[CalibratedBy, ...] | None = Field(
+        default=None, description="corrected by what plans took; oldest first"
+    )
 
     @classmethod
     def cross_faults(cls, data: dict[str, Any]) -> list[str]:
         """Names that stand twice."""
         faults = []
-        for key, name in (("layers", "name"), ("borders", "tensor")):
+        for key, name in (("layers", "name"), ("borders", "tensor"), ("codings", "codec")):
             items = data.get(key)
             if not isinstance(items, list):
                 continue
@@ -179,6 +196,10 @@ class TimingProfile(Document):
         """Sum of the layers' measured times over that of the whole model, both outside Triton."""
         total = sum(layer.measured_float.median_ms for layer in self.layers)
         return total / self.whole_alone.median_ms
+
+    def coding(self, codec: str) -> CodingTiming | None:
+        """What a codec costs; None if that was not measured."""
+        return next((item for item in self.codings or () if item.codec == codec), None)
 
     @property
     def gaining_layers(self) -> tuple[str, ...]:

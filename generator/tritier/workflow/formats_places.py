@@ -14,6 +14,7 @@ import onnxruntime as ort
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from tritier.deployment.access import connect
 from tritier.divider import Array, Arrays
 from tritier.divider.run import open_session
 from tritier.errors import InputError, ServerError
@@ -86,7 +87,7 @@ class OnServer(ServerBench):
     def answers(self, pieces: Sequence[Piece], feeds: Sequence[Arrays]) -> Iterator[list[Arrays]]:
         """See Place; as Triton answers an app."""
         with self._loaded(pieces) as names:
-            client = triton.InferenceServerClient(self._triton.url)
+            client = connect(self._triton.url)
             try:
                 for number, piece in enumerate(pieces):
                     self._report("measuring noise", number / len(pieces))

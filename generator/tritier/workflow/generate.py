@@ -40,12 +40,23 @@ def generate(
     model don't fit, or a sub-model can't be cut out or loaded.
     """
     graph = build_layer_graph(model.proto)
+    models, batching = part_of_plan(plan, model, graph, options, pool)
+    whole = served_whole(model) if options.with_whole else None
+    return generate_files(plan, models, whole, batching, options), batching
+
+
+def part_of_plan(
+    plan: Plan,
+    model: LoadedModel,
+    graph: LayerGraph,
+    options: GenerateOptions,
+    pool: Pool | None = None,
+) -> tuple[dict[str, bytes], Batching]:
+    """The sub-models of a plan by component, and what was decided about batching."""
     check_against_model(plan, model.sha256, graph)
     _check_tensors(plan, model, graph)
     models = _sub_models(plan, model, graph, pool)
-    batching = decide_batching(plan, models, options.max_batch_size, options.dims)
-    whole = _whole(model) if options.with_whole else None
-    return generate_files(plan, models, whole, batching, options), batching
+    return models, decide_batching(plan, models, options.max_batch_size, options.dims)
 
 
 def remember(pool: Pool, plan: Plan, model: LoadedModel) -> None:
@@ -103,7 +114,7 @@ def _agree(one: PlanTensor, other: TensorInfo) -> bool:
     )
 
 
-def _whole(model: LoadedModel) -> bytes:
+def served_whole(model: LoadedModel) -> bytes:
     """The uncut model as it is served: as it is, but for scalars at its border."""
     wrapped = onnx.ModelProto()
     wrapped.CopyFrom(model.proto)

@@ -27,8 +27,4 @@ def plan_noise(
     """
     coded = realised_whole(plan, model, "all")
     whole = WholeModel(model.proto.SerializeToString(), "all")
-    scores = [
-        metric.of_input(whole.run(arrays), coded.run(arrays), number)
-        for number, arrays in enumerate(inputs)
-    ]
-    return {name: metric.combine([score[name] for score in scores]) for name in scores[0]}
+    return metric.over((whole.run(arrays), coded.run(arrays)) for arrays in inputs)

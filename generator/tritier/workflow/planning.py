@@ -10,15 +10,17 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tritier.documents import NoiseModel, Plan, PlanReport, Predictions
-from tritier.errors import InfeasibleError, InputError
+from tritier.documents import NoiseModel, Plan, PlanReport, Predictions, WireNoise
+from tritier.errors import InfeasibleError, InputError, UsageError
 from tritier.noise import Candidate, Outcome, Settled, layers_of
 from tritier.planner import Group
+from tritier.planner.objective import MILLIONTHS
 from tritier.planner.problem import Problem
 from tritier.planner.pulp_bottleneck import bottleneck_ms
 from tritier.workflow.coding import code_plan
 from tritier.workflow.noise_fit import settle_pick
 from tritier.workflow.plan import plan_from_groups
+from tritier.workflow.planning_codecs import find_with_codecs, losses_of
 from tritier.workflow.planning_explain import (
     alternative_entries,
     baseline_entries,
@@ -34,10 +36,15 @@ from tritier.workflow.planning_figures import Predictor
 from tritier.workflow.planning_goals import Goals
 from tritier.workflow.planning_infeasible import infeasible
 from tritier.workflow.planning_search import Found, find
-from tritier.workflow.planning_wires import largest_share, unmeasured, with_one_wire
+from tritier.workflow.planning_wires import (
+    largest_share,
+    uncounted,
+    unmeasured,
+    with_one_wire,
+)
 from tritier.workflow.problem import BuiltProblem, build_problem
-from tritier.workflow.problem_noise import translated
-from tritier.workflow.problem_request import WIRE_CODECS, PlanningRequest, listed
+from tritier.workflow.problem_noise import known_losses, translated
+from tritier.workflow.problem_request import PlanningRequest, listed
 
 MeasureNoise = Callable[[Collection[str]], Mapping[str, float]]
 Report = Callable[[str], None]
@@ -99,6 +106,8 @@ def plan_built(
     `problem.replan`), with what an `earlier` plan of the same model and servers has found out that
     does not depend on it. With a `check`, the problem is to be built without the margin of noise.
     """
+    if goals.objective == "cost" and built.problem.money is None:
+        raise UsageError("the objective cost needs prices of all servers, and the request has none")
     started = time.monotonic()
     order = earlier.found.search.order if earlier else None
     while True:
@@ -110,11 +119,10 @@ def plan_built(
         if found.placement is None:
             raise infeasible(settled.predictor, found)
         plan = _plan(settled.predictor, found, name)
-        noisy = settled.noisiest_wire(plan, found, check)
-        if noisy is None:
+        changed = settled.with_quieter_wires(plan, found, check)
+        if changed is None:
             break
-        # with what was measured so far
-        built, order = settled.predictor.built.without_codecs([noisy]), found.search.order
+        built, order = changed, found.search.order
     solve_s = time.monotonic() - started
     report("explaining")
     document = _report(plan, settled, found, goals, solve_s)
@@ -139,6 +147,7 @@ class _Settled:
         order: Sequence[int] | None = None,
     ) -> None:
         self._goals, self._report, self._order = goals, report, order
+        self._built = built
         self.problem = built.problem
         self._overlap = goals.objective == "makespan"
         self.predictor = Predictor(built, overlap=self._overlap)
@@ -148,24 +157,30 @@ class _Settled:
         self.runs = 0
 
     def once(self, problem: Problem) -> Found:
-        """Solve it."""
+        """Solve it; the codecs of wires are settled then, if it is known what they lose."""
         self._report("solving")
-        self.problem = problem
-        self.predictor = Predictor(self.predictor.built, problem, self._overlap)
-        found = find(problem, self._goals, self.predictor, self._order)
+        losses = losses_of(self._built, problem)
+        if losses.count:
+            settling = find_with_codecs(self._built, problem, self._goals, losses, self._order)
+            self.problem, found = settling.problem, settling.found
+            self.predictor = Predictor(settling.built, settling.problem, self._overlap)
+        else:
+            self.problem = problem
+            self.predictor = Predictor(self._built, problem, self._overlap)
+            found = find(problem, self._goals, self.predictor, self._order)
         self._order = found.search.order  # limits of noise don't change it
         return found
 
     def measured(self, check: NoiseCheck) -> Found:
         """Solve, measure the noise of the choice, and solve again if it breaks the limit."""
-        built = self.predictor.built
+        built = self._built
         if len(built.request.noise) != 1:
             raise InputError(
                 f"{len(built.request.noise)} noise models: the noise of a plan is measured in one "
                 "format; give the servers the same quantization setting, or plan without measuring"
             )
         noise, limits = built.request.noise[0], built.request.noise_limits
-        known: dict[int, tuple[Problem, Found]] = {}
+        known: dict[int, tuple[Predictor, Found]] = {}
 
         def pick(model: NoiseModel, share: float, refused: Collection[int]) -> Candidate | None:
             rows = built.rows_for(model, share=share, with_margin=False)
@@ -175,7 +190,7 @@ class _Settled:
                 return None
             mask = translated(found.placement.quantized, built.quantizable, noise.layers)
             assert mask is not None
-            known[mask] = (problem, found)
+            known[mask] = (self.predictor, found)
             return Candidate(mask, -self._worth(found))
 
         def measure(mask: int) -> Mapping[str, float]:
@@ -188,38 +203,55 @@ class _Settled:
         self.noise = (settled.model,)
         if settled.pick is None:
             return self._nothing(settled)
-        self.problem, found = known[settled.pick.mask]
-        request = replace(built.request, noise=self.noise)
-        self.predictor = Predictor(replace(built, request=request), self.problem, self._overlap)
+        predictor, found = known[settled.pick.mask]
+        self.problem = predictor.problem
+        self._built = _with_noise_models(built, self.noise)
+        chosen = _with_noise_models(predictor.built, self.noise)
+        self.predictor = Predictor(chosen, self.problem, self._overlap)
         layers = set(layers_of(noise.layers, settled.pick.mask))
         for item in settled.model.measured:
             if set(item.layers) == layers:
                 self.measured_noise = dict(item.noise)
         return found
 
-    def noisiest_wire(self, plan: Plan, found: Found, check: NoiseCheck | None) -> int | None:
-        """The tensor whose codec alone makes the most noise, if the whole plan breaks a limit; else
-        None, and what was measured is the noise of the plan."""
+    def with_quieter_wires(
+        self, plan: Plan, found: Found, check: NoiseCheck | None
+    ) -> BuiltProblem | None:
+        """The problem to solve again, if the plan, really run, breaks a limit because of its coded
+        tensors: with what they lose alone or, if that is known and was not enough, without the
+        codec that loses most. None if the plan is within its limits, or can't be run."""
         assert found.placement is not None
-        codecs = self.predictor.codecs(self.predictor.predict(found.placement).costs)
-        built = self.predictor.built
-        names = [built.problem.flows[flow].name for flow in codecs]
-        if codecs and (check is None or check.measure_plan is None):
-            self.warnings = (unmeasured(names),)
-        if not codecs or check is None or check.measure_plan is None:
+        coded = self.predictor.coded(found.placement)
+        losses = known_losses(self._built.request.noise)
+        unknown = [name for name, codec in coded.items() if (name, codec) not in losses]
+        if check is None or check.measure_plan is None:
+            self.warnings = (unmeasured(unknown),) if unknown else ()
             return None
-        limits = built.request.noise_limits
-        wires = "1 coded tensor" if len(codecs) == 1 else f"{len(codecs)} coded tensors"
+        if not coded:
+            return None
+        limits = self._built.request.noise_limits
+        wires = "1 coded tensor" if len(coded) == 1 else f"{len(coded)} coded tensors"
         self._report(f"measuring the noise of the plan with {wires}")
         noise = dict(check.measure_plan(plan))
         if largest_share(noise, limits) <= 1:
             self.measured_noise = noise
             return None
-        alone = {
-            flow: largest_share(check.measure_plan(with_one_wire(plan, name)), limits)
-            for flow, name in zip(codecs, names, strict=True)
-        }
-        return max(alone, key=lambda flow: alone[flow])
+        if unknown:
+            alone = [
+                WireNoise.model_validate(
+                    {
+                        "tensor": name,
+                        "codec": coded[name],
+                        "noise": dict(check.measure_plan(with_one_wire(plan, name))),
+                        "inputs": check.inputs,
+                    }
+                )
+                for name in unknown
+            ]
+            models = tuple(model.with_wires(alone) for model in self._built.request.noise)
+            return _with_noise_models(self._built, models)
+        worst = max(coded.items(), key=lambda item: largest_share(losses[item], limits))
+        return self._built.without_codecs([self._built.flow_at[worst[0]]])
 
     def _nothing(self, settled: Settled[NoiseModel]) -> Found:
         """What is found where no choice is left: why there is none."""
@@ -228,7 +260,7 @@ class _Settled:
                 f"all {settled.runs} choices of int8 layers that were measured are too noisy: "
                 "measure more choices with --noise-runs, or loosen the noise limit"
             )
-        built = self.predictor.built
+        built = self._built
         rows = built.rows_for(settled.model, with_margin=False)
         return self.once(built.with_noise(rows, settled.refused, of=settled.model.layers))
 
@@ -240,6 +272,11 @@ class _Settled:
         if self._goals.objective == "makespan":
             return predicted.simulated_ms
         return predicted.costs.value(found.weights)
+
+
+def _with_noise_models(built: BuiltProblem, models: tuple[NoiseModel, ...]) -> BuiltProblem:
+    """With more that was measured; the limits of the problem stay as they are."""
+    return replace(built, request=replace(built.request, noise=models))
 
 
 def _plan(predictor: Predictor, found: Found, name: str | None) -> Plan:
@@ -254,10 +291,6 @@ def _plan(predictor: Predictor, found: Found, name: str | None) -> Plan:
     ]
     plan = plan_from_groups(request.model, request.graph, groups, request.servers, name)
     quantized = predictor.quantized(placement)
-    codecs = {
-        built.problem.flows[flow].name: WIRE_CODECS[codec]
-        for flow, codec in predictor.codecs(predictor.predict(placement).costs).items()
-    }
     if quantized and request.ranges is None:
         raise InputError(
             f"{listed(quantized)} {'is' if len(quantized) == 1 else 'are'} to be quantized, and "
@@ -265,7 +298,12 @@ def _plan(predictor: Predictor, found: Found, name: str | None) -> Plan:
             "--ranges"
         )
     return code_plan(
-        plan, request.model, request.graph, quantized, request.ranges, wire_codecs=codecs
+        plan,
+        request.model,
+        request.graph,
+        quantized,
+        request.ranges,
+        wire_codecs=predictor.coded(placement),
     )
 
 
@@ -275,14 +313,15 @@ def _report(
     predictor, solution = settled.predictor, found.solution
     assert found.placement is not None
     explain = goals.explain
+    unit = MILLIONTHS if goals.objective == "cost" else 1.0  # the solver's, of a USD
     return PlanReport(
         plan_id=plan.id,
         objective=goals.objective,
         latency_weight=goals.latency_weight if goals.objective == "weighted" else None,
         status=solution.status.value,
         method=solution.method,
-        value=solution.value,
-        bound=solution.bound,
+        value=solution.value / unit,
+        bound=solution.bound / unit,
         gap=solution.gap,
         solve_s=solve_s,
         figures=best_figures(predictor, found),
@@ -297,5 +336,9 @@ def _report(
         front=tuple(front_entries(predictor, found, goals)),
         throughput=tuple(throughput_entries(predictor, found.placement, goals)),
         sources={key: str(value) for key, value in predictor.built.sources.items()},
-        warnings=(*predictor.built.warnings, *settled.warnings),
+        warnings=(
+            *predictor.built.warnings,
+            *settled.warnings,
+            *uncounted(plan, predictor.built, found.placement),
+        ),
     )

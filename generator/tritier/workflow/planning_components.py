@@ -10,7 +10,7 @@ import numpy as np
 from tritier.errors import InfeasibleError
 from tritier.planner.baselines import Baseline
 from tritier.planner.evaluate import evaluate, violations
-from tritier.planner.problem import Placement, Problem, Weights
+from tritier.planner.problem import Floats, Money, Placement, Problem, Weights
 from tritier.planner.pulp_bottleneck import bottleneck_ms
 from tritier.planner.search import Search
 from tritier.planner.solution import Solution, finished
@@ -55,12 +55,22 @@ def _with_dearer_crossings(search: Search, weights: Weights, goals: Goals) -> It
             problem,
             transfer_ms=problem.transfer_ms + fee * off,
             coded_ms=problem.coded_ms + fee * off,
+            money=problem.money and _dearer(problem.money, fee * off, problem.float_ms),
         )
         if problem.has_rows:  # limits of time and energy would count the fees
             dearer = replace(dearer, limits=replace(problem.limits, latency_ms=np.inf))
         found = Search(dearer, search.order).solve(weights, time_limit_s=goals.time_limit_s / 10)
         if found.placement is not None:
             yield found.placement
+
+
+def _dearer(money: Money, fee_ms: Floats, layers_ms: Floats) -> Money:
+    """Money with fees that are worth as much as so much time on the dearest server or, if all are
+    free, as if the dearest crossing were paid for as much time as the slowest server takes."""
+    whole = float(layers_ms.sum(axis=0).max()) or 1.0
+    per_ms = float(money.per_ms.max()) or float(money.crossing.max(initial=0.0)) / whole or 1e-9
+    fee = per_ms * fee_ms
+    return replace(money, crossing=money.crossing + fee, coded_crossing=money.coded_crossing + fee)
 
 
 def _merged(

@@ -33,6 +33,7 @@ from tritier.workflow.planning_goals import Goals
 from tritier.workflow.planning_search import Found
 from tritier.workflow.problem import BuiltProblem
 from tritier.workflow.problem_links import LinkTimes, transfers
+from tritier.workflow.problem_money import moved
 
 _BINDING = 0.99
 # Limits used up to this share are tried out a tenth larger, links with this much more.
@@ -48,7 +49,9 @@ def server_shares(predictor: Predictor, placement: Placement) -> tuple[ServerSha
         ServerShare(
             server=name,
             layers=inner.count(k),
-            components=sum(1 for component in pipeline.components if component.server == k),
+            components=sum(
+                1 for component in pipeline.components if component.server == k and component.layers
+            ),
             compute_ms=found.costs.server_ms[k],
             energy_joule=found.costs.server_energy_joule[k],
             memory_bytes=round(found.costs.memory_bytes[k]),
@@ -119,7 +122,8 @@ def _noise_use(
         what = f"noise of {row.output}, measured"
         return what, "", measured[row.output], request.noise_limits[row.output]
     margin = " with its margin" if request.noise_margin else ""
-    used = predictor.noise_of_load(index, row.load(placement.quantized))
+    load = row.load(placement.quantized) or predictor.wire_load(index, placement)
+    used = predictor.noise_of_load(index, load)
     return f"noise of {row.output}{margin}", "", used, predictor.noise_of_load(index, row.budget)
 
 
@@ -191,10 +195,17 @@ def gain_entries(predictor: Predictor, found: Found, goals: Goals) -> list[Gain]
     )
     variants = list(_variants(predictor, found))
     gains = [
-        Gain(what=item.what, sum_ms=item.latency_ms, energy_joule=item.energy_joule)
+        Gain(
+            what=item.what,
+            sum_ms=item.latency_ms,
+            energy_joule=item.energy_joule,
+            cost_usd=item.usd,
+        )
         for item in relaxations(found.search, found.weights, plan, variants)
         if item.solution.value < found.solution.value * (1 - 1e-6)
     ]
+    if goals.objective == "cost":
+        return sorted(gains, key=lambda gain: (gain.cost_usd, gain.sum_ms))
     return sorted(gains, key=lambda gain: (gain.sum_ms, gain.energy_joule))
 
 
@@ -221,7 +232,7 @@ def _with_link(
     built: BuiltProblem, problem: Problem, key: tuple[int, int], link: LinkTimes
 ) -> Problem:
     moving = transfers(built.tensors, {**built.links, key: link})
-    return replace(problem, transfer_ms=moving.transfer_ms, coded_ms=moving.coded_ms)
+    return moved(problem, built.request, built.tensors, moving)
 
 
 def _looser(predictor: Predictor, placement: Placement) -> Iterator[Variant]:
@@ -254,12 +265,16 @@ def _looser(predictor: Predictor, placement: Placement) -> Iterator[Variant]:
             yield Variant(f"+10 % {name.split('_')[0]} in all", replace(problem, limits=looser))
     request = built.request
     if problem.noise.rows:
-        rows = [
+        looser_rows = [
             row
             for model in request.noise
             for row in built.rows_for(model, share=_LARGER, with_margin=request.noise_margin)
         ]
-        noise = replace(problem.noise, rows=tuple(rows))
+        rows = tuple(  # with the noise of codecs, which counts beside that of layers
+            replace(row, budget=looser.budget)
+            for row, looser in zip(problem.noise.rows, looser_rows, strict=True)
+        )
+        noise = replace(problem.noise, rows=rows)
         yield Variant("+10 % noise", replace(problem, noise=noise))
 
 

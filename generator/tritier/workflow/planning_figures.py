@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from tritier.documents import PlanFigures
+from tritier.documents import WIRE_DTYPES, Codec, PlanFigures
 from tritier.planner.evaluate import Costs, evaluate, quantized_layers
 from tritier.planner.makespan import simulated_latency
 from tritier.planner.problem import Floats, Placement, Problem
@@ -18,6 +18,9 @@ from tritier.planner.simulation_build import PipelineBuilder
 from tritier.planner.simulation_graph import Conditions, LinkModel, Pipeline, ServingCost
 from tritier.planner.simulation_groups import best_groups
 from tritier.workflow.problem import BuiltProblem
+from tritier.workflow.problem_money import usd_of
+from tritier.workflow.problem_noise import known_losses, wire_load
+from tritier.workflow.problem_request import WIRE_CODECS, WireCodec
 
 
 @dataclass(frozen=True)
@@ -45,16 +48,17 @@ class Predictor:
         self.built = built
         self.overlap = overlap
         self.problem = problem or built.problem
-        self._base = conditions(built, built.flow_bytes)
+        self._base = conditions(built)
         self._builder = PipelineBuilder(self.problem, self._base)
         self._known: dict[Placement, Predicted] = {}
+        self._losses = known_losses(built.request.noise)
 
     def predict(self, placement: Placement) -> Predicted:
         """Of one placement; remembered."""
         if placement not in self._known:
             costs = evaluate(self.problem, placement)
             if self.overlap:
-                known = conditions(self.built, self.sizes(costs))
+                known = conditions(self.built, self._crossing_codecs(costs))
                 groups, _ = best_groups(self.problem, placement, known)
             else:
                 groups = self._builder.groups(placement)
@@ -70,10 +74,10 @@ class Predictor:
     def _pipeline(
         self, placement: Placement, costs: Costs, groups: tuple[tuple[int, ...], ...]
     ) -> Pipeline:
-        sizes = self.sizes(costs)
-        if np.array_equal(sizes, self.built.flow_bytes):
+        crossing = self._crossing_codecs(costs)
+        if not crossing:
             return self._builder.build(placement, groups)
-        known = conditions(self.built, sizes)
+        known = conditions(self.built, crossing)
         return PipelineBuilder(self.problem, known).build(placement, groups)
 
     def simulated_ms(self) -> Callable[[Placement], float]:
@@ -92,6 +96,15 @@ class Predictor:
             found[flow] = self.built.tensors.sizes[codec, flow]
         return found
 
+    def _crossing_codecs(self, costs: Costs) -> dict[tuple[int, int, int], Codec]:
+        """The codec of each tensor on each link on which it has one."""
+        codecs = self.codecs(costs)
+        return {
+            (flow, source, target): WIRE_CODECS[codecs[flow]]
+            for flow, source, target, coded, _ in costs.crossings
+            if not coded and flow in codecs
+        }
+
     def codecs(self, costs: Costs) -> dict[int, int]:
         """Tensor -> its codec by position in WIRE_CODECS, as is (0) left out. A tensor that crosses
         several links has a codec only if it is the same on all."""
@@ -109,11 +122,17 @@ class Predictor:
             latency_ms=found.simulated_ms,
             sum_ms=found.costs.latency_ms,
             energy_joule=found.costs.energy_joule,
+            cost_usd=self.usd(placement),
             bottleneck_ms=bottleneck_ms(found.costs),
             noise=self.noise(placement),
             quantized_layers=len(self.quantized(placement)),
             components=found.components,
         )
+
+    def usd(self, placement: Placement) -> float | None:
+        """What an inference costs; None without prices."""
+        costs, built = self.predict(placement).costs, self.built
+        return usd_of(built.request, self.problem, costs, self.sizes(costs), built.coded_bytes)
 
     def quantized(self, placement: Placement) -> list[str]:
         """Names of the layers that are quantized, in the model's order."""
@@ -122,14 +141,26 @@ class Predictor:
 
     def noise(self, placement: Placement) -> dict[str, float]:
         """Output -> predicted noise, without a margin; the largest of several noise models."""
-        request = self.built.request
-        names = self.quantized(placement)
+        names, coded = self.quantized(placement), self.coded(placement)
         found: dict[str, float] = {}
-        for model in request.noise:
+        for model in self.built.request.noise:
             for output in model.outputs:
-                noise = output.predict(names)
+                power = output.power
+                load = output.predict(names) ** power
+                load += wire_load(self._losses, coded, output.output, power)
+                noise = load ** (1 / power)
                 found[output.output] = max(noise, found.get(output.output, 0.0))
         return found
+
+    def coded(self, placement: Placement) -> dict[str, WireCodec]:
+        """Name of each tensor that crosses in a codec that loses -> the codec."""
+        codecs = self.codecs(self.predict(placement).costs)
+        return {self.problem.flows[t].name: WIRE_CODECS[codec] for t, codec in codecs.items()}
+
+    def wire_load(self, row: int, placement: Placement) -> float:
+        """What codecs alone add to a row of noise, as far as it is known."""
+        name, power = self.problem.noise.rows[row].output, self.built.output_of_row(row).power
+        return wire_load(self._losses, self.coded(placement), name, power)
 
     def process_bytes(self, server: int) -> int:
         """What a server takes anyway: the user's limit of memory is for that, too, the problem's is
@@ -141,14 +172,17 @@ class Predictor:
         """The noise for which a row of the problem has this load, with the margin if it counts:
         the unit of the user's limit."""
         request = self.built.request
-        models = [model for model in request.noise for _ in request.noise_limits]
-        output = models[row].output(self.problem.noise.rows[row].output)
+        output = self.built.output_of_row(row)
         margin = (output.margin or 1.0) if request.noise_margin else 1.0
         return float(margin * max(load, 0.0) ** (1 / output.power))
 
 
-def conditions(built: BuiltProblem, sizes: Floats) -> Conditions:
-    """What the simulator knows of links and servers."""
+def conditions(
+    built: BuiltProblem, codecs: Mapping[tuple[int, int, int], Codec] | None = None
+) -> Conditions:
+    """What the simulator knows of links, servers and borders; `codecs` are those of tensors, by
+    (tensor, source, target), where they are known."""
+    codecs = codecs or {}
     count = len(built.problem.servers)
     links: list[list[LinkModel | None]] = [[None] * count for _ in range(count)]
     for (k, h), link in built.links.items():
@@ -161,11 +195,23 @@ def conditions(built: BuiltProblem, sizes: Floats) -> Conditions:
         )
     return Conditions(
         links=links,
-        float_bytes=sizes,
+        float_bytes=built.flow_bytes,
         coded_bytes=built.coded_bytes,
         serving=[ServingCost(x.call_ms, x.tensor_ms, x.copy_ms_per_mib) for x in built.serving],
         parallel=_parallel(built),
+        making_ms=built.tensors.making_ms,
+        reading_ms=built.tensors.reading_ms,
+        crossing_bytes={key: _bytes_in(built, key[0], codec) for key, codec in codecs.items()},
+        crossing_codecs=codecs,
+        codings=built.tensors.codings,
     )
+
+
+def _bytes_in(built: BuiltProblem, flow: int, codec: Codec) -> float:
+    """Size of a tensor in a codec."""
+    if codec == "as_is":
+        return float(built.flow_bytes[flow])
+    return float(built.coded_bytes[flow]) * np.dtype(WIRE_DTYPES[codec]).itemsize
 
 
 def _parallel(built: BuiltProblem) -> tuple[int, ...]:

@@ -48,12 +48,17 @@ class Found:
 
 
 def find(
-    problem: Problem, goals: Goals, predictor: Predictor, order: Sequence[int] | None = None
+    problem: Problem,
+    goals: Goals,
+    predictor: Predictor,
+    order: Sequence[int] | None = None,
+    outer: Extremes | None = None,
 ) -> Found:
     """The best placement for the goal: what the solver found, or a baseline if that is better by
-    what is predicted of it. `order` is that of an earlier search (see `Search`)."""
+    what is predicted of it. `order` is that of an earlier search (see `Search`), `outer` the ends
+    of a weighted objective, if they are known."""
     search = Search(problem, order)
-    solution, weights, outer = _solved(search, goals, predictor)
+    solution, weights, outer = _solved(search, goals, predictor, outer)
     if solution.placement is None:
         return Found(solution, None, weights, search, ends=outer)
     known = tuple(baselines(problem, weights))
@@ -71,39 +76,46 @@ def find(
 
 
 def _solved(
-    search: Search, goals: Goals, predictor: Predictor
+    search: Search, goals: Goals, predictor: Predictor, outer: Extremes | None
 ) -> tuple[Solution, Weights, Extremes | None]:
     limit = goals.time_limit_s
     if goals.solver != AUTO or goals.formulation != "labels":
-        weights = _weights_of(search, goals)
-        return _by_program(search.problem, weights, goals), weights, None
+        weights = _weights_of(search, goals, outer)
+        return by_program(search.problem, weights, goals), weights, None
     if goals.objective == "throughput":
         found = solve_bottleneck(search.problem, time_limit_s=limit)
         return found, Weights(1.0, 0.0), None
     if goals.objective == "weighted":
-        found, known = solve_weighted(search, goals.latency_weight, time_limit_s=limit)
+        weight = goals.latency_weight
+        found, known = solve_weighted(search, weight, known=outer, time_limit_s=limit)
         feasible = found.costs is not None
         return found, known.weights(goals.latency_weight) if feasible else Weights(), known
-    aim = Aim.ENERGY if goals.objective == "energy" else Aim.LATENCY
+    aim = aim_of(goals)
     best = ends(search, [aim], time_limit_s=limit)[0]
     if goals.objective == "makespan" and best.placement is not None:
         best = _makespan(search, best, goals, predictor)
     return best, aim.value, None
 
 
-def _weights_of(search: Search, goals: Goals) -> Weights:
+def _weights_of(search: Search, goals: Goals, outer: Extremes | None) -> Weights:
     if goals.objective == "weighted":
-        known = extremes(search, time_limit_s=goals.time_limit_s)
+        known = outer or extremes(search, time_limit_s=goals.time_limit_s)
         return known.weights(goals.latency_weight) if known.is_feasible else Weights()
-    if goals.objective in ("latency", "energy"):
-        return Weights(1.0, 0.0) if goals.objective == "latency" else Weights(0.0, 1.0)
+    if goals.objective in ("latency", "energy", "cost"):
+        return aim_of(goals).value
     raise UsageError(
-        f"--solver and --formulation are for the objectives latency, energy and weighted, not for "
-        f"{goals.objective}: leave them out"
+        "--solver and --formulation are for the objectives latency, energy, cost and weighted, not "
+        f"for {goals.objective}: leave them out"
     )
 
 
-def _by_program(problem: Problem, weights: Weights, goals: Goals) -> Solution:
+def aim_of(goals: Goals) -> Aim:
+    """The one that counts, or that a search for something else starts from."""
+    return {"energy": Aim.ENERGY, "cost": Aim.COST}.get(goals.objective, Aim.LATENCY)
+
+
+def by_program(problem: Problem, weights: Weights, goals: Goals) -> Solution:
+    """By an integer program, in the formulation and with the solver of the goals."""
     solver = DEFAULT_SOLVER if goals.solver == AUTO else goals.solver
     if goals.formulation == "thesis":
         return solve_thesis(problem, weights, solver=solver, time_limit_s=goals.time_limit_s)
@@ -137,6 +149,10 @@ def _scorer(goals: Goals, weights: Weights, predictor: Predictor) -> Callable[[P
         found = predictor.predict(placement)
         if goals.objective == "throughput":
             return bottleneck_ms(found.costs)
+        if goals.objective == "cost":
+            usd = predictor.usd(placement)
+            assert usd is not None
+            return usd
         return (
             weights.per_ms * found.simulated_ms + weights.per_joule * found.costs.energy_joule
         )  # fmt: skip

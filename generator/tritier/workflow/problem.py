@@ -13,11 +13,13 @@ from tritier.documents import (
     Codec,
     NetworkState,
     NoiseModel,
+    OutputNoise,
     ServingTiming,
     TensorProfile,
 )
 from tritier.planner.noise_sets import NoiseLimit, NoiseRow
 from tritier.planner.problem import INFINITE, Bools, Floats, Flow, Limits, Problem
+from tritier.planner.wires import Codings
 from tritier.workflow.problem_checks import check_request, network_faults
 from tritier.workflow.problem_costs import (
     LayerCosts,
@@ -37,6 +39,7 @@ from tritier.workflow.problem_links import (
     tensor_costs,
     transfers,
 )
+from tritier.workflow.problem_money import check_prices, money_of, moved
 from tritier.workflow.problem_noise import candidates, coding_layers, noise_rows, translated
 from tritier.workflow.problem_request import (
     WIRE_CODECS,
@@ -107,6 +110,13 @@ class BuiltProblem:
         codec: Codec = WIRE_CODECS[self.transfers.codecs[flow, source, target]]
         return codec
 
+    def output_of_row(self, row: int) -> OutputNoise:
+        """The output of a noise model that a row of noise limits is about."""
+        request = self.request
+        pairs = [(model, name) for model in request.noise for name in request.noise_limits]
+        model, name = pairs[row]
+        return model.output(name)
+
     def rows_for(
         self,
         noise: NoiseModel,
@@ -121,11 +131,20 @@ class BuiltProblem:
 
     def without_codecs(self, flows: Collection[int]) -> BuiltProblem:
         """The same where these tensors cross as they are, or in the 8 bits of quantized layers."""
+        return self.with_codings(Codings(dict.fromkeys(flows, 0)))
+
+    def with_codings(self, codings: Codings) -> BuiltProblem:
+        """The same where tensors cross in no codec but what is decided, or in the 8 bits of
+        quantized layers."""
         sizes = self.tensors.sizes.copy()
-        sizes[1:, list(flows)] = INFINITE
+        if not codings.rest:
+            others = [flow for flow in range(sizes.shape[1]) if flow not in codings.most]
+            sizes[1:, others] = INFINITE
+        for flow, most in codings.most.items():
+            sizes[most + 1 :, flow] = INFINITE
         tensors = replace(self.tensors, sizes=sizes)
         moving = transfers(tensors, self.links)
-        problem = replace(self.problem, transfer_ms=moving.transfer_ms, coded_ms=moving.coded_ms)
+        problem = moved(self.problem, self.request, tensors, moving)
         return replace(self, tensors=tensors, transfers=moving, problem=problem)
 
     def with_noise(
@@ -159,7 +178,7 @@ def build_problem(request: PlanningRequest) -> BuiltProblem:
     lasting.warnings += _stuck_types(read)
     return BuiltProblem(
         request=request,
-        problem=_problem(request, checked, costs, flows, moving, chosen),
+        problem=_problem(request, checked, costs, flows, tensors, moving, chosen),
         tensors=tensors,
         transfers=moving,
         serving=tuple(request.timings[name].serving for name in request.planned_servers),
@@ -185,6 +204,7 @@ class _Checked:
 def _checked(request: PlanningRequest, lasting: Findings, changing: Findings) -> _Checked:
     """Raises all faults together; `changing` has what may be another with another network."""
     check_request(request, lasting)
+    check_prices(request, lasting)
     checked = _Checked(
         allowed_servers(request, lasting),
         memory_limits(request, lasting),
@@ -201,6 +221,7 @@ def _problem(
     checked: _Checked,
     costs: LayerCosts,
     flows: tuple[Flow, ...],
+    tensors: TensorCosts,
     moving: Transfers,
     chosen: Sequence[str],
 ) -> Problem:
@@ -228,6 +249,7 @@ def _problem(
         quantizable=tuple(i for i, name in enumerate(names) if name in set(chosen)),
         noise=NoiseLimit(len(chosen), tuple(rows)),
         limits=_limits(request, checked.memory),
+        money=money_of(request, tensors, moving),
     )
 
 
@@ -241,9 +263,7 @@ def replan(built: BuiltProblem, network: NetworkState | None) -> BuiltProblem:
     links = link_times(request, network, findings)
     moving = transfers(built.tensors, links)
     problem = replace(
-        built.problem,
-        transfer_ms=moving.transfer_ms,
-        coded_ms=moving.coded_ms,
+        moved(built.problem, request, built.tensors, moving),
         compute_watt=np.array(watts.compute_watt),
         send_watt=np.array(watts.send_watt),
     )
@@ -295,6 +315,10 @@ def _limits(request: PlanningRequest, memory: tuple[float, ...]) -> Limits:
     )
 
 
+def _has_codecs(request: PlanningRequest) -> bool:
+    return any(codec != "as_is" for codecs in request.wire_codecs.values() for codec in codecs)
+
+
 def _sources(
     request: PlanningRequest, watts: Powers, links: Mapping[tuple[int, int], LinkTimes]
 ) -> dict[str, Origin]:
@@ -302,8 +326,12 @@ def _sources(
     for name in request.planned_servers:
         found[f"times on {name}"] = "measured"
         found[f"memory on {name}"] = "predicted"
+        if request.timings[name].codings and _has_codecs(request):
+            found[f"codecs on {name}"] = "measured"
     found |= watts.sources
     found |= {f"link {x.source} -> {x.target}": x.origin for x in links.values()}
     if request.noise:
         found["noise"] = "predicted"
+    if request.prices is not None:
+        found["prices"] = "configured"
     return found

@@ -188,10 +188,11 @@ def _tell_unknown(
 ) -> None:
     what = " and ".join(text for text, _ in missing)
     keys = " and ".join(key for _, key in missing)
-    if request.limits_energy or math.isfinite(request.server_energy_joule.get(name, INFINITE)):
+    limited = math.isfinite(request.server_energy_joule.get(name, INFINITE))
+    if request.limits_energy or limited or request.pays_energy(name):
         findings.faults.append(
-            f"the power of '{name}' while {what} is unknown, but energy is limited or to be saved: "
-            f"give {keys} in the servers file"
+            f"the power of '{name}' while {what} is unknown, but energy is limited, paid or to be "
+            f"saved: give {keys} in the servers file"
         )
     else:
         findings.warnings.append(

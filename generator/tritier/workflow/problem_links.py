@@ -1,9 +1,9 @@
 """What tensors take from server to server, and how they may be coded there.
 
 In the additive model all that a crossing costs is part of the time of the tensor: the link, what
-its maker and its readers do besides because it is cut there, and what Triton does for one more
-output and input. What a component costs by itself (`ServingTiming.call_ms`) hangs on how layers
-become components: only the simulator knows it.
+its maker and its readers do besides because it is cut there, codecs at both ends, and what Triton
+does for one more output and input. What a component costs by itself (`ServingTiming.call_ms`) hangs
+on how layers become components: only the simulator knows it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tritier.documents import GENERATOR, RECEIVER, NetworkState, TensorProfile, suits
+from tritier.documents import (
+    FLOAT_CODECS,
+    GENERATOR,
+    RECEIVER,
+    NetworkState,
+    TensorProfile,
+    suits,
+)
 from tritier.planner.problem import INFINITE, Bools, Floats
+from tritier.planner.simulation_graph import CodingCost
 from tritier.timing.durations import MIB
 from tritier.workflow.problem_costs import crosses
 from tritier.workflow.problem_request import (
@@ -26,6 +34,8 @@ from tritier.workflow.problem_request import (
     WireCodec,
     matched,
 )
+
+_FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,10 @@ class TensorCosts:
     - `sizes` [3, m]: bytes by codec in the order of WIRE_CODECS; infinite where it doesn't suit.
     - `coded_bytes` [m]: in 8 bits; `paired` [m]: whether quantized layers may have it so.
     - `fixed_ms`, `ms_per_mib` [m, n, n]: of the software of components at both ends.
+    - `making_ms`, `reading_ms` [m, n]: of it, layout changes and lost fusions at either end.
+    - `codings`: what codecs cost besides; the 8 bits of quantized layers cost nothing.
     - `closed` [m, n, n]: where it may not go. `codecs` [3, n, n]: what is allowed on links.
+    - `saves_bytes`: of codecs that take as long, the one of the fewest bytes.
     """
 
     sizes: Floats
@@ -73,6 +86,10 @@ class TensorCosts:
     ms_per_mib: Floats
     closed: Bools
     codecs: Bools
+    making_ms: Floats
+    reading_ms: Floats
+    codings: Mapping[str, CodingCost]
+    saves_bytes: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,6 +182,10 @@ def tensor_costs(
         ms_per_mib=(made * copy)[:, :, None] + (read * copy)[:, None, :],
         closed=closed,
         codecs=_allowed_codecs(request),
+        making_ms=making,
+        reading_ms=reading,
+        codings=_codings(request, tensors),
+        saves_bytes=request.uses_money and request.pays_egress,
     )
 
 
@@ -179,6 +200,22 @@ def _border_ms(request: PlanningRequest, tensors: Sequence[TensorProfile]) -> tu
                 making[at[border.tensor], k] = border.making_ms
                 reading[at[border.tensor], k] = border.reading_ms
     return making, reading
+
+
+def _codings(request: PlanningRequest, tensors: Sequence[TensorProfile]) -> dict[str, CodingCost]:
+    """What codecs cost all tensors at either end; nothing on servers where it was not measured."""
+    timings = [request.timings[name] for name in request.planned_servers]
+    mib = np.array([_elements(x) * _FLOAT_BYTES / MIB for x in tensors])[:, None]
+    found: dict[str, CodingCost] = {}
+    for codec in FLOAT_CODECS:
+        costs = [timing.coding(codec) for timing in timings]
+        rows = [(x.encoding_ms, x.encoding_ms_per_mib, x.decoding_ms, x.decoding_ms_per_mib)
+                if x else (0.0,) * 4 for x in costs]  # fmt: skip
+        encoding, encoding_per_mib, decoding, decoding_per_mib = np.array(rows).T
+        found[codec] = CodingCost(
+            encoding + encoding_per_mib * mib, decoding + decoding_per_mib * mib
+        )
+    return found
 
 
 def _sizes(request: PlanningRequest, tensors: Sequence[TensorProfile]) -> Floats:
@@ -214,7 +251,7 @@ def _allowed_codecs(request: PlanningRequest) -> Bools:
 
 def transfers(costs: TensorCosts, links: Mapping[tuple[int, int], LinkTimes]) -> Transfers:
     """Times of all tensors over all links. Of the codecs that are allowed the quickest is taken,
-    the earlier one of WIRE_CODECS if there is no difference."""
+    the earlier one of WIRE_CODECS if there is no difference, unless bytes are to be saved."""
     count = costs.codecs.shape[-1]
     link_ms, link_per_mib = np.zeros((count, count)), np.zeros((count, count))
     for (k, h), link in links.items():
@@ -223,12 +260,18 @@ def transfers(costs: TensorCosts, links: Mapping[tuple[int, int], LinkTimes]) ->
     per_mib = costs.ms_per_mib + link_per_mib
     here = np.eye(count, dtype=bool)
     times = []
-    for size, allowed in zip(costs.sizes, costs.codecs, strict=True):
+    for codec, size, allowed in zip(WIRE_CODECS, costs.sizes, costs.codecs, strict=True):
         usable = np.isfinite(size)[:, None, None] & allowed
         finite = np.where(np.isfinite(size), size, 0.0)[:, None, None]
-        times.append(np.where(usable, fixed + per_mib * finite / MIB, INFINITE))
+        crossing = fixed + per_mib * finite / MIB
+        if codec in costs.codings:
+            crossing = crossing + costs.codings[codec].crossing_ms
+        times.append(np.where(usable, crossing, INFINITE))
     every = np.stack(times)
     chosen = every.argmin(axis=0)
+    if costs.saves_bytes:
+        quickest = every == every.min(axis=0)
+        chosen = np.where(quickest, costs.sizes[:, :, None, None], INFINITE).argmin(axis=0)
     coded = fixed + per_mib * costs.coded_bytes[:, None, None] / MIB
     plain = _within(every.min(axis=0), costs.closed, here)
     eight = _within(coded, costs.closed, here)

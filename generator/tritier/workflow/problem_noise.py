@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -13,7 +14,13 @@ from tritier.errors import InputError
 from tritier.graph import LayerGraph
 from tritier.noise import layers_of, subset_of
 from tritier.planner.noise_sets import NoiseRow
-from tritier.workflow.problem_request import Findings, PlanningRequest, listed, settings_text
+from tritier.workflow.problem_request import (
+    Findings,
+    PlanningRequest,
+    WireCodec,
+    listed,
+    settings_text,
+)
 
 
 def candidates(request: PlanningRequest, findings: Findings) -> tuple[str, ...]:
@@ -138,3 +145,23 @@ def coding_layers(
     quantizer = ModelQuantizer(model, graph, ranges)
     pairs = quantizer.quantize({Quantization(): layers}).pairs
     return {name: tuple(found) for name, found in touching.items() if name in pairs}
+
+
+def known_losses(noise: Sequence[NoiseModel]) -> dict[tuple[str, WireCodec], dict[str, float]]:
+    """(tensor, codec) -> output -> noise, the largest of those that noise models have."""
+    found: dict[tuple[str, WireCodec], dict[str, float]] = {}
+    for item in (item for model in noise for item in model.wires):
+        known = found.setdefault((item.tensor, item.codec), {})
+        for output, value in item.noise.items():
+            known[output] = max(value, known.get(output, 0.0))
+    return found
+
+
+def wire_load(
+    losses: Mapping[tuple[str, WireCodec], Mapping[str, float]],
+    coded: Mapping[str, WireCodec],
+    output: str,
+    power: int,
+) -> float:
+    """What the codecs of tensors (name -> codec) add to the noise of an output, in its power."""
+    return math.fsum(losses.get(item, {}).get(output, 0.0) ** power for item in coded.items())

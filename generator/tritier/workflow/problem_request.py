@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tritier.costs import PlanPrices
 from tritier.documents import (
     GENERATOR,
     RECEIVER,
@@ -49,6 +50,8 @@ class PlanningRequest:
       `memory_mib` goes before that of the servers file.
     - `int8_everywhere`: also where it does not gain (else rule R7). `uses_energy`: energy is in the
       objective, so that powers must be known.
+    - `prices`: what servers, electricity and egress cost; each server must have one, and its powers
+      must be known where electricity is paid. `uses_money`: money is the objective.
     """
 
     model: LoadedModel
@@ -74,6 +77,8 @@ class PlanningRequest:
     memory_mib: Mapping[str, float] = field(default_factory=dict)
     int8_everywhere: bool = False
     uses_energy: bool = False
+    prices: PlanPrices | None = None
+    uses_money: bool = False
 
     @property
     def planned_servers(self) -> tuple[str, ...]:
@@ -89,6 +94,16 @@ class PlanningRequest:
     def limits_energy(self) -> bool:
         """Whether the energy of all servers together matters."""
         return self.uses_energy or math.isfinite(self.energy_joule)
+
+    @property
+    def pays_egress(self) -> bool:
+        """Whether bytes that leave some server are in what an inference costs."""
+        return self.prices is not None and any(self.prices.egress.values())
+
+    def pays_energy(self, server: str) -> bool:
+        """Whether the electricity of a server is in what an inference costs."""
+        prices = self.prices
+        return prices is not None and server in prices.pays_energy and prices.usd_per_kwh > 0
 
 
 @dataclass

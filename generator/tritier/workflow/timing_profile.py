@@ -34,6 +34,7 @@ from tritier.timing import (
     serving_ms,
 )
 from tritier.workflow.timing_bench import ServerBench
+from tritier.workflow.timing_codings import Codings, measure_codings
 from tritier.workflow.timing_energy import energy_of_models
 from tritier.workflow.timing_layers import (
     LayerTimes,
@@ -72,6 +73,7 @@ class _Served:
     alone: Mapping[str, Mapping[str, Any]]
     # Of the whole model, then of the components that are checked.
     memory: tuple[MemorySample, ...]
+    codings: Codings
     measured_at: str
     profiling_s: float
 
@@ -100,6 +102,7 @@ def profile_on_server(task: Task, method: Method) -> TimingProfile:
     copies = tuple(copying_piece(*shape) for shape in _COPIES)
     checked = random_components(task)
     rounds = bench.serve([*bases, *copies, *checked])
+    codings = measure_codings(bench, copies)
     apart = [*bases, copies[0], *checked]
     alone = {x.name: item for x, item in zip(apart, bench.run_all_alone(apart), strict=True)}
     answers = {name: item.result for name, item in alone.items()}
@@ -114,8 +117,9 @@ def profile_on_server(task: Task, method: Method) -> TimingProfile:
             _memory_sample(task, piece, answers[piece.name]["memory"], nothing)
             for piece in (bases[0], *checked)
         ),
-        min(item.measured_at for item in (*stored, rounds)),
-        sum(item.elapsed_s for item in stored)
+        codings,
+        min(item.measured_at for item in (*stored, codings.stored, rounds)),
+        sum(item.elapsed_s for item in (*stored, codings.stored))
         + sum(rounds.result[piece.name]["spent_s"] for piece in (*bases, *copies)),
     )
     found = _assemble(task, method, times, served)
@@ -183,6 +187,7 @@ def _assemble(task: Task, method: Method, times: LayerTimes, served: _Served) ->
         mixed=served.mixed,
         whole_alone=duration(served.alone["whole"]["runs_ns"]),
         serving=serving,
+        codings=served.codings.timings,
         corrections=corrected.corrections,
         unmapped_float_ms=times.unmapped_float_ms,
         unmapped_int8_ms=times.unmapped_int8_ms,

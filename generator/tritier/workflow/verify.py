@@ -15,6 +15,7 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from tritier.calibration import read_arrays
+from tritier.deployment.access import connect
 from tritier.divider import (
     Arrays,
     Chain,
@@ -27,7 +28,7 @@ from tritier.divider import (
 from tritier.documents import Optimisation, Plan, Tolerance
 from tritier.errors import InputError, ServerError
 from tritier.graph import LoadedModel, TensorInfo, build_layer_graph, fits_one_file
-from tritier.repository import Repositories
+from tritier.repository import PlanPart, Repositories
 
 Where = Literal["chained", "live"]
 _TIMEOUT_S = 60.0
@@ -72,8 +73,15 @@ def verify_chained(
     tolerance: Tolerance,
 ) -> Verdict:
     """Run the generated sub-models one after the other in ONNX Runtime, next to the whole model."""
-    chain = Chain(repositories.plan, repositories.sub_models(), tolerance.optimisation)
-    return _compare("chained", repositories.plan, model, inputs, tolerance, chain.run)
+    return verify_part_chained(repositories.parts()[0], model, inputs, tolerance)
+
+
+def verify_part_chained(
+    part: PlanPart, model: LoadedModel, inputs: Sequence[Arrays], tolerance: Tolerance
+) -> Verdict:
+    """As `verify_chained`, for one plan of several."""
+    chain = Chain(part.plan, part.sub_models, tolerance.optimisation)
+    return compare_runs("chained", part.plan, model, inputs, tolerance, chain.run)
 
 
 def verify_live(
@@ -84,9 +92,9 @@ def verify_live(
     url: str,
 ) -> Verdict:
     """Send the inputs to the entry model over gRPC as an app would, next to the whole model."""
-    client = triton.InferenceServerClient(url)
+    client = connect(url)
     try:
-        return _compare(
+        return compare_runs(
             "live",
             repositories.plan,
             model,
@@ -100,6 +108,16 @@ def verify_live(
 
 def infer(client: triton.InferenceServerClient, model: str, inputs: Arrays) -> Arrays:
     """One request through plain tritonclient; all outputs by name."""
+    return ask(client, model, inputs)[0]
+
+
+def ask(
+    client: triton.InferenceServerClient,
+    model: str,
+    inputs: Arrays,
+    parameters: Mapping[str, str] | None = None,
+) -> tuple[Arrays, dict[str, str]]:
+    """As `infer`, with parameters; and the texts among the parameters of the answer."""
     request = []
     for name, array in inputs.items():
         content = np.ascontiguousarray(array)  # a scalar becomes one element, as in the configs
@@ -107,35 +125,43 @@ def infer(client: triton.InferenceServerClient, model: str, inputs: Arrays) -> A
         item.set_data_from_numpy(content)
         request.append(item)
     try:
-        result = client.infer(model, request, client_timeout=_TIMEOUT_S)
+        more = {"parameters": dict(parameters)} if parameters else {}
+        result = client.infer(model, request, client_timeout=_TIMEOUT_S, **more)
     except InferenceServerException as error:
         raise ServerError(f"model '{model}': {error}") from None
-    return {out.name: result.as_numpy(out.name) for out in result.get_response().outputs}
+    answer = result.get_response()
+    said = {name: value.string_param for name, value in answer.parameters.items()}
+    return {out.name: result.as_numpy(out.name) for out in answer.outputs}, said
 
 
-def _compare(
+def compare_runs(
     where: Where,
-    plan: Plan,
+    plan: Plan | None,
     model: LoadedModel,
     inputs: Sequence[Arrays],
     tolerance: Tolerance,
     run: Callable[[Arrays], Arrays],
 ) -> Verdict:
+    """How `run` differs from the whole model as the plan quantizes and codes it; from the original
+    model without a plan."""
     if not inputs:
         raise InputError("there is no input to compare outputs on: ask for at least one")
     original = WholeModel(model.path, tolerance.optimisation)
-    whole = original if plan.is_exact else realised_whole(plan, model, tolerance.optimisation)
+    exact = plan is None or plan.is_exact
+    whole = original
+    if plan is not None and not exact:
+        whole = realised_whole(plan, model, tolerance.optimisation)
     comparison = Comparison(tolerance.absolute, tolerance.relative)
     noise = Comparison(0.0, 0.0)
     own_noise = Comparison(0.0, 0.0)
     for arrays in inputs:
         reference = whole.run(arrays)
-        split = _like(run(arrays), reference)
+        split = like(run(arrays), reference)
         comparison.add(reference, split)
-        if not plan.is_exact:
-            exact = original.run(arrays)
-            noise.add(exact, split)
-            own_noise.add(exact, reference)
+        if not exact:
+            true = original.run(arrays)
+            noise.add(true, split)
+            own_noise.add(true, reference)
     slack = {d.output: tolerance.share_of_noise * d.max_abs for d in own_noise.differences()}
     differences = (
         dataclasses.replace(d, slack=slack.get(d.output, 0.0)) for d in comparison.differences()
@@ -154,7 +180,7 @@ def realised_whole(plan: Plan, model: LoadedModel, level: Optimisation) -> Whole
         return WholeModel(path, level)
 
 
-def _like(split: Arrays, reference: Arrays) -> Arrays:
+def like(split: Arrays, reference: Arrays) -> Arrays:
     """A scalar travels as one element through Triton, which has no shape of length 0."""
     return {
         name: array.reshape(()) if name in reference and reference[name].shape == () else array
