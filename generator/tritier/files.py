@@ -29,15 +29,16 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def write_file(path: Path, data: bytes | str) -> None:
-    """Replace `path` by `data` in one step; a failure leaves what was there."""
+def write_file(path: Path, data: bytes | str, mode: int = 0o644) -> None:
+    """Replace `path` by `data` in one step; a failure leaves what was there. Until it has `mode`,
+    only this user can read it."""
     content = data.encode() if isinstance(data, str) else data
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-        Path(name).chmod(0o644)  # mkstemp makes it private to this user
+        Path(name).chmod(mode)  # mkstemp makes it private to this user
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -57,10 +58,7 @@ def replaced_dir(path: Path, force: bool) -> Iterator[Path]:
 
     Raises InputError when `path` is a non-empty folder and `force` is not given, or is no folder.
     """
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file: give a folder")
-    if path.is_dir() and any(path.iterdir()) and not force:
-        raise InputError(f"{path} is not empty: choose another folder or pass --force")
+    check_replaceable(path, force)
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.new-", dir=path.parent))
     try:
@@ -69,6 +67,14 @@ def replaced_dir(path: Path, force: bool) -> Iterator[Path]:
         _swap(fresh, path)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def check_replaceable(path: Path, force: bool) -> None:
+    """Raise InputError if `replaced_dir` would refuse the folder."""
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file: give a folder")
+    if path.is_dir() and any(path.iterdir()) and not force:
+        raise InputError(f"{path} is not empty: choose another folder or pass --force")
 
 
 def _swap(fresh: Path, path: Path) -> None:

@@ -26,3 +26,8 @@ def triton_dir() -> Path:
 def example_dir(name: str) -> Path:
     """`examples/<name>/`."""
     return _root() / "examples" / name
+
+
+def loadtests_dir() -> Path:
+    """`loadtests/`: the locustfiles."""
+    return _root() / "loadtests"

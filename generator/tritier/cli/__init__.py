@@ -9,7 +9,12 @@ from typing import Annotated, Any
 import typer
 
 import tritier
+from tritier.cli.bench import bench_command
+from tritier.cli.calibrate import calibrate_command
+from tritier.cli.capacity import capacity_command
 from tritier.cli.common import DEFAULT_WORKSPACE, Workspace
+from tritier.cli.compare import compare_command
+from tritier.cli.cost import cost_command
 from tritier.cli.demo import demo_command
 from tritier.cli.deploy import deploy_command, undeploy_command
 from tritier.cli.formats import formats_command
@@ -17,6 +22,8 @@ from tritier.cli.generate import generate_command
 from tritier.cli.import_plan import import_plan_command
 from tritier.cli.inspect import inspect_command
 from tritier.cli.lab import lab_app
+from tritier.cli.lab_link import link_command
+from tritier.cli.load import load_command
 from tritier.cli.monitor import monitor_command
 from tritier.cli.noise import noise_command
 from tritier.cli.output import say, show_text
@@ -25,10 +32,13 @@ from tritier.cli.pool import pool_app
 from tritier.cli.prepare import prepare_command
 from tritier.cli.profile import profile_command
 from tritier.cli.ranges import ranges_command
+from tritier.cli.report import report_command
 from tritier.cli.rescale import rescale_command
 from tritier.cli.servers import servers_app
 from tritier.cli.settings import DEFAULT_FILE, option_defaults
+from tritier.cli.sharing import share_command
 from tritier.cli.verify import verify_command
+from tritier.cli.watch import watch_command
 from tritier.errors import TritierError, UsageError
 
 __all__ = ["app", "main"]
@@ -59,9 +69,19 @@ app.command("monitor")(monitor_command)
 app.command("profile")(profile_command)
 app.command("formats")(formats_command)
 app.command("noise")(noise_command)
+lab_app.command("link")(link_command)
 app.add_typer(lab_app, name="lab")
 app.command("deploy")(deploy_command)
 app.command("undeploy")(undeploy_command)
+app.command("bench")(bench_command)
+app.command("load")(load_command)
+app.command("compare")(compare_command)
+app.command("calibrate")(calibrate_command)
+app.command("watch")(watch_command)
+app.command("cost")(cost_command)
+app.command("capacity")(capacity_command)
+app.command("share")(share_command)
+app.command("report")(report_command)
 app.add_typer(pool_app, name="pool")
 app.command("demo")(demo_command)
 

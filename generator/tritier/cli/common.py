@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +23,10 @@ DryRunFlag = Annotated[
 ServersOption = Annotated[Path, typer.Option("--servers", help="The servers file (YAML or JSON).")]
 ReposArgument = Annotated[
     Path, typer.Argument(metavar="REPOS", help="Folder that `tritier generate` wrote.")
+]
+EntryUrlOption = Annotated[
+    str | None,
+    typer.Option("--url", help="gRPC address of the entry; the lab's or the plan's if left out."),
 ]
 DimOption = Annotated[
     list[str] | None,
@@ -109,6 +113,19 @@ def parse_dims(items: Iterable[str] | None) -> dict[str, int]:
             raise UsageError(f"--dim {item}: allowed is NAME=N with a whole number N from 1")
         dims[name] = int(text)
     return dims
+
+
+def refuse_files(paths: Collection[Path], force: bool) -> None:
+    """Before anything is computed: raise InputError for all of the files to be written that are
+    folders, and for all that exist, unless they may be replaced."""
+    faults = [f"{path} is a folder: give a file" for path in paths if path.is_dir()]
+    faults += [
+        f"{path} exists: choose another name or pass --force to replace it"
+        for path in paths
+        if path.is_file() and not force
+    ]
+    if faults:
+        raise InputError(faults)
 
 
 def require_file(path: Path, what: str) -> Path:

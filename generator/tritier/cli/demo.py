@@ -10,8 +10,8 @@ import typer
 
 from tritier.cli.common import JsonFlag, workspace
 from tritier.cli.output import progress, say, show_json, show_table, size_text
-from tritier.cli.plan import show_plan
-from tritier.cli.verify import show_verdicts, verdict_rows
+from tritier.cli.plan_show import show_plan
+from tritier.cli.verify_show import show_verdicts, verdict_rows
 from tritier.errors import CheckFailed, UsageError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import typer
 
 from tritier.cli.common import DryRunFlag, ForceFlag, JsonFlag, load_servers, workspace
 from tritier.cli.output import say, show_json, show_table
-from tritier.cli.plan import show_plan
+from tritier.cli.plan_show import show_plan
 from tritier.documents import Plan, Ranges
 from tritier.documents.thesis_plan import ThesisPlan
 from tritier.errors import InputError, UsageError

@@ -9,10 +9,12 @@ import typer
 
 from tritier.cli.common import DryRunFlag, JsonFlag, ServersOption, load_servers, workspace
 from tritier.cli.output import progress, say, show_json, show_table
+from tritier.deployment.access import lab_addresses
 from tritier.deployment.client import TritonServer
 from tritier.deployment.lab import Lab
 from tritier.deployment.links import relay_pairs
-from tritier.documents import LabServer, LabState
+from tritier.deployment.security import LabProtection, possible_protection
+from tritier.documents import LabServer, LabState, Security
 from tritier.errors import CheckFailed, ServerError
 
 lab_app = typer.Typer(
@@ -30,35 +32,63 @@ def up(
         Path | None,
         typer.Option("--repos", help="Folder that `tritier generate` wrote; models can be pushed."),
     ] = None,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="TLS, with certificates made for this lab alone.")
+    ] = False,
+    mutual_tls: Annotated[
+        bool, typer.Option("--mutual-tls", help="TLS, and clients need certificates too.")
+    ] = False,
+    no_admin_key: Annotated[
+        bool,
+        typer.Option("--no-admin-key", help="Let everybody load models, read statistics, ..."),
+    ] = False,
     dry_run: DryRunFlag = False,
     json: JsonFlag = False,
 ) -> None:
     """Start one embedded Triton per server on 127.0.0.1 and return when all are live.
 
     The servers go on running until `tritier lab down`. Links with a bandwidth or latency in the
-    servers file are emulated; apps and deployment reach the servers past the emulation.
+    servers file are emulated; apps and deployment reach the servers past the emulation. Model
+    control and the like need a key that is made anew each time and that all commands find by
+    themselves; inferences need none. Where this machine forbids what hides the key (ptrace), the
+    lab runs without one and says so.
 
     \b
-    Example:
+    Examples:
         tritier lab up --servers servers.yaml --repos repos/
+        tritier lab up --servers servers.yaml --mutual-tls
     """
     spec = load_servers(servers)
     if dry_run:
         say(f"would start {len(spec.servers)} servers and {len(relay_pairs(spec))} emulated links")
         return
     with progress("starting the lab") as report:
-        state = workspace(context).lab.up(spec, repos, report)
+        wanted = LabProtection(tls, mutual_tls, not no_admin_key)
+        protection, warning = possible_protection(spec, wanted)
+        state = workspace(context).lab.up(spec, repos, report, protection)
+    if warning:
+        say(f"WARNING: {warning}")
     if json:
         show_json(state.model_dump(mode="json"))
-        return
+    else:
+        _show_started(state)
+
+
+def _show_started(state: LabState) -> None:
     show_table(
         "lab",
-        ["server", "gRPC", "HTTP", "metrics", "pid", "log"],
+        ["server", "gRPC", "protection", "HTTP", "metrics", "pid", "log"],
         [
-            (s.name, s.grpc_url, s.http_url, s.metrics_url, s.process.pid, s.log_file)
+            (
+                s.name, s.grpc_url, _protection(s.security), s.http_url or "off", s.metrics_url,
+                s.process.pid, s.log_file,
+            )
             for s in state.servers
         ],
-    )
+    )  # fmt: skip
+    if security := next((s.security for s in state.servers if s.security.tls), None):
+        cert = f", {security.client_cert}, {security.client_key}" if security.mutual else ""
+        say(f"apps need TLS with {security.ca}{cert}")
 
 
 @lab_app.command("status")
@@ -75,7 +105,11 @@ def status(context: typer.Context, json: JsonFlag = False) -> None:
         raise CheckFailed(
             "no lab is up in this workspace: start one with `tritier lab up --servers FILE`"
         )
-    rows = [_status(server, lab.is_running(server.process)) for server in state.servers]
+    addresses = lab_addresses(state)
+    rows = [
+        _status(server, addresses[server.name], lab.is_running(server.process))
+        for server in state.servers
+    ]
     relay = _relay_status(lab, state)
     if json:
         show_json({"servers": rows, "relay": relay})
@@ -113,7 +147,28 @@ def down(context: typer.Context) -> None:
     say("the lab is down" if was_up else "no lab was up in this workspace")
 
 
-def _status(server: LabServer, running: bool) -> dict[str, Any]:
+@lab_app.command("restart")
+def restart(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A server of the lab.")],
+) -> None:
+    """Start a server of the lab again, empty, on its ports; it may have died or still run.
+
+    \b
+    Example:
+        tritier lab restart edge
+    """
+    with progress(f"restarting {name}") as report:
+        workspace(context).lab.restart(name, report)
+    say(f"server '{name}' is live, and nothing is loaded in it: `tritier deploy` loads it")
+
+
+def _protection(security: Security) -> str:
+    found = ["mutual TLS" if security.mutual else "TLS"] if security.tls else []
+    return " + ".join(found + ["admin key"] * security.restricted) or "none"
+
+
+def _status(server: LabServer, url: str, running: bool) -> dict[str, Any]:
     row: dict[str, Any] = {
         "name": server.name,
         "pid": server.process.pid,
@@ -126,7 +181,7 @@ def _status(server: LabServer, running: bool) -> dict[str, Any]:
     if not running:
         return row
     try:
-        with TritonServer(server.name, server.grpc_url) as client:
+        with TritonServer(server.name, url) as client:
             index = client.index()
     except ServerError:
         return {**row, "state": "does not answer"}

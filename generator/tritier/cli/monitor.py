@@ -104,12 +104,12 @@ def monitor_command(
         raise ServerError(failed)
 
 
-def parse_duration_s(text: str) -> float:
+def parse_duration_s(text: str, option: str = "--every") -> float:
     """Seconds of a text like 500ms, 30s, 5m or 1h; raises UsageError."""
     match = _DURATION.fullmatch(text.strip())
     if match is None or float(match[1]) <= 0:
         raise UsageError(
-            f"--every {text}: allowed is a number above 0 with a unit: 500ms, 30s, 5m, 1h"
+            f"{option} {text}: allowed is a number above 0 with a unit: 500ms, 30s, 5m, 1h"
         )
     return float(match[1]) * _UNITS_S[match[2]]
 

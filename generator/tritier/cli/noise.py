@@ -8,6 +8,7 @@ from typing import Annotated
 import joblib
 import typer
 
+from tritier.calibration import Inputs
 from tritier.cli.common import (
     DimOption,
     DryRunFlag,
@@ -17,10 +18,11 @@ from tritier.cli.common import (
     QuantizeLayerOption,
     QuantizeTypeOption,
     parse_dims,
+    refuse_files,
     workspace,
 )
 from tritier.cli.inputs import divided, find_inputs
-from tritier.cli.noise_inputs import chosen_format, chosen_layers
+from tritier.cli.noise_inputs import chosen_format, chosen_layers, parse_wires
 from tritier.cli.noise_show import doubts, plot_ranking, require_plotting, show_noise
 from tritier.cli.output import progress, say, show_json
 from tritier.cli.ranges import DataOption, ImagesOption, PreprocessingOption
@@ -44,6 +46,7 @@ from tritier.workflow import (
 )
 from tritier.workflow.noise import check_choice
 from tritier.workflow.noise_measure import stored_ranges
+from tritier.workflow.noise_wires import coded_tensors, wire_noise
 
 _DEFAULT_CALIBRATION = 100
 _SHAPE_INPUTS = 12
@@ -173,6 +176,15 @@ def noise_command(
     exhaustive: Annotated[
         bool, typer.Option("--exhaustive", help="Measure every subset (few layers only).")
     ] = False,
+    wire: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--wire",
+            metavar="TENSOR[=CODEC]",
+            help="Measure also what this tensor (name or pattern) loses where it crosses between "
+            "servers in fp16 (default) or int8; repeatable.",
+        ),
+    ] = None,
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", metavar="N", min=0, help="Side by side; 0: all cores.")
     ] = 0,
@@ -224,15 +236,11 @@ def noise_command(
         "polynomial" if fit == "polynomial" else "squared", degree, samples, verification,
         exhaustive, subsets,
     )  # fmt: skip
-    check_choice(build_layer_graph(loaded.proto), layers, model_output or (), how)
+    outputs = check_choice(build_layer_graph(loaded.proto), layers, model_output or (), how)
+    wires = parse_wires(wire or ())
+    coded_tensors(loaded, wires, given)  # before long measurements
     if dry_run:
-        for _ in (*measured, *(() if given else others)):  # finds what is wrong with the files
-            pass
-        say(
-            f"would measure the noise of {len(layers)} layers on {len(measured)} inputs"
-            + ("" if given else f", with ranges calibrated on {len(others)} others")
-            + "; nothing was written"
-        )
+        _say_what_would_be(len(layers), len(wires), measured, None if given else others)
         return
     store = workspace(context).folder / "noise"
     with progress(f"noise of {loaded.default_name}") as report:
@@ -245,6 +253,10 @@ def noise_command(
             jobs or joblib.cpu_count(), fresh,
         )  # fmt: skip
         found = learn_noise(request, report)
+        tensors = coded_tensors(loaded, wires, known)
+        found = found.with_wires(
+            wire_noise(loaded, tensors, measured, known, chosen_metric, outputs, report)
+        )
     _write(found, None if given else known, paths, plot, force)
     if json:
         show_json(found.model_dump(mode="json", by_alias=True, exclude_none=True))
@@ -252,6 +264,20 @@ def noise_command(
         show_noise(found)
     for doubt in doubts(found):
         say(doubt)
+
+
+def _say_what_would_be(layers: int, wires: int, measured: Inputs, others: Inputs | None) -> None:
+    """For a dry run; `others` are those on which ranges would be calibrated. All inputs are read,
+    which finds what is wrong with the files."""
+    for _ in (*measured, *(others or ())):
+        pass
+    say(
+        f"would measure the noise of {layers} layers"
+        + (f" and of {wires} kinds of wires" if wires else "")
+        + f" on {len(measured)} inputs"
+        + ("" if others is None else f", with ranges calibrated on {len(others)} others")
+        + "; nothing was written"
+    )
 
 
 def _write(
@@ -317,12 +343,5 @@ def _paths(
     """Where noise model and ranges go; what exists is not replaced."""
     paths = None if output is None else (output, output.with_name(f"{output.stem}_ranges.json"))
     written = [*(paths or ())[: 1 if ranges else 2], *([plot] if plot else [])]
-    faults = [f"{path} is a folder: give a file" for path in written if path.is_dir()]
-    faults += [
-        f"{path} exists: choose another name or pass --force to replace it"
-        for path in written
-        if path.is_file() and not force
-    ]
-    if faults:
-        raise InputError(faults)
+    refuse_files(written, force)
     return paths

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from tritier.calibration import Inputs
@@ -18,6 +19,7 @@ from tritier.graph import (
     profile_model,
 )
 from tritier.workflow import without_unquantizable
+from tritier.workflow.noise_wires import LOSSY_CODECS, LossyCodec
 
 
 def chosen_format(
@@ -69,3 +71,20 @@ def chosen_layers(
             "others with --quantize-type or --quantize-layer, and at least 1 with --quantizable"
         )
     return profile.quantizable_layers
+
+
+def parse_wires(texts: Sequence[str]) -> list[tuple[str, LossyCodec]]:
+    """`TENSOR` or `TENSOR=CODEC` -> (name or pattern, codec); raises UsageError for others."""
+    found = []
+    for text in texts:
+        name, equals, codec = text.rpartition("=")
+        if not equals:
+            name, codec = text, LOSSY_CODECS[0]
+        chosen = next((item for item in LOSSY_CODECS if item == codec), None)
+        if chosen is None or not name:
+            raise UsageError(
+                f"--wire {text}: give a tensor, or TENSOR=CODEC with one of "
+                f"{', '.join(LOSSY_CODECS)}"
+            )
+        found.append((name, chosen))
+    return found

@@ -45,6 +45,13 @@ def show_noise(model: NoiseModel) -> None:
             [(name, f"{value:.4g}", f"{share:.1%}".rstrip("%"))
              for name, value, share in rows[:_SHOWN]],
         )  # fmt: skip
+    if model.wires:
+        show_table(
+            "noise of each tensor alone that crosses between servers in fewer bits",
+            ["tensor", "codec", "output", "noise"],
+            [(item.tensor, item.codec, output, f"{value:.4g}")
+             for item in model.wires for output, value in item.noise.items()],
+        )  # fmt: skip
     if model.excluded:
         show_table(
             "not to be quantized",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 
@@ -18,15 +18,25 @@ from tritier.cli.common import (
     parse_dims,
     workspace,
 )
-from tritier.cli.output import progress, say, show_json, show_table, size_text
-from tritier.cli.plan_show import show_report
-from tritier.cli.plan_solve import SolveOptions, solve_plan
+from tritier.cli.cost_inputs import PricesOption
+from tritier.cli.output import progress, say, show_json
+from tritier.cli.plan_assigned import assigned_plan
+from tritier.cli.plan_family import (
+    DEFAULT_FOLDER,
+    check_family_options,
+    read_classes,
+    show_family,
+)
+from tritier.cli.plan_show import show_plan, show_report
+from tritier.cli.plan_solve import SolveOptions, solve_family, solve_plan
 from tritier.cli.ranges import DataOption, ImagesOption, PreprocessingOption
-from tritier.documents import Assignment, Codec, Plan, PlanReport, Ranges, ServersSpec
+from tritier.cli.server_prices import EgressOption
+from tritier.documents import Plan, PlanReport, Ranges
 from tritier.errors import InputError, UsageError
 from tritier.files import write_document_file
-from tritier.graph import LoadedModel, load_model
-from tritier.workflow import plan_from_assignment, remember
+from tritier.graph import load_model
+from tritier.workflow import remember
+from tritier.workflow.family_files import check_folder, write_family
 
 
 def plan_command(
@@ -79,7 +89,9 @@ def plan_command(
     ] = 6,
     objective: Annotated[
         str,
-        typer.Option("--objective", help="latency, energy, weighted, throughput or makespan."),
+        typer.Option(
+            "--objective", help="latency, energy, cost, weighted, throughput or makespan."
+        ),
     ] = "latency",
     latency_weight: Annotated[
         float,
@@ -140,6 +152,52 @@ def plan_command(
     int8_everywhere: Annotated[
         bool, typer.Option("--int8-everywhere", help="Also where it does not gain time (R7).")
     ] = False,
+    alternatives: Annotated[
+        bool,
+        typer.Option(
+            "--alternatives",
+            help="A family: a plan for each class of requests, and for each server that is lost.",
+        ),
+    ] = False,
+    classes: Annotated[
+        Path | None,
+        typer.Option("--classes", help="Classes of requests (YAML or JSON), for --alternatives."),
+    ] = None,
+    class_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            envvar="TRITIER_PLAN_CLASS",
+            metavar="NAME[:KEY=VALUE,...]",
+            help="A class: noise=X, deadline=MS, objective=..., latency-weight=W, hedge, default; "
+            "for --alternatives, may be repeated, the most important first.",
+        ),
+    ] = None,
+    whole: Annotated[
+        bool,
+        typer.Option(
+            "--whole/--no-whole", help="Of a family: the whole model on the entry, if plans fail."
+        ),
+    ] = True,
+    prices: PricesOption = None,
+    machine: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--machine",
+            metavar="SERVER=MACHINE",
+            help="The machine in the price book that a server is, instead of price_per_hour_usd; "
+            "may be repeated.",
+        ),
+    ] = None,
+    egress: EgressOption = None,
+    energy_price: Annotated[
+        str | None,
+        typer.Option(
+            "--energy-price",
+            metavar="PRICE",
+            help="Electricity of servers without a price per hour: a name or USD per kWh.",
+        ),
+    ] = None,
     max_components: Annotated[
         int | None, typer.Option("--max-components", metavar="N", min=1, help="At most so many.")
     ] = None,
@@ -170,9 +228,15 @@ def plan_command(
     report: Annotated[
         Path | None, typer.Option("--report", help="Where to write the planning report (JSON).")
     ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where to write the plan.")] = Path(
-        "plan.json"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Where to write the plan, plan.json if left out, or the folder of a family, "
+            "family.",
+        ),
+    ] = None,
     name: Annotated[
         str | None,
         typer.Option("--name", help="What apps call the model; the file's stem if left out."),
@@ -217,6 +281,14 @@ def plan_command(
     \b
     Example:
         tritier plan model.onnx --assignment split.yaml --servers servers.yaml -o plan.json
+
+    A family, for `tritier generate family/` and its router:
+
+    \b
+    Example:
+        tritier plan model.onnx --servers servers.yaml --timing profiles/model \\
+            --noise noise.json --ranges ranges.json --alternatives \\
+            --class critical:noise=0,deadline=500 --class low:noise=0.1,default -o family
     """
     options = SolveOptions(
         timing=tuple(timing or ()), network=network, noise=tuple(noise or ()),
@@ -229,19 +301,35 @@ def plan_command(
         int8_everywhere=int8_everywhere, max_components=max_components, pareto=pareto,
         solver=solver, formulation=formulation, time_limit=time_limit, explain=explain,
         images=tuple(images or ()), preprocessing=preprocessing, data=tuple(data or ()),
-        noise_runs=noise_runs, dims=parse_dims(dim),
+        noise_runs=noise_runs, prices=prices, machine=tuple(machine or ()),
+        egress=tuple(egress or ()), energy_price=energy_price, dims=parse_dims(dim),
     )  # fmt: skip
     _check_options(options, assignment, quantize, wire_codec, report)
-    if not dry_run:
+    check_family_options(alternatives, classes, class_, whole, assignment, report)
+    wanted = read_classes(classes, class_ or ()) if alternatives else None
+    output = output or (DEFAULT_FOLDER if alternatives else Path("plan.json"))
+    if not dry_run and alternatives:
+        check_folder(output, force)
+    elif not dry_run:
         _check_files(output, report, force)
     loaded = load_model(model)
     spec = load_servers(servers)
     measured = None if ranges is None else Ranges.load(ranges)
+    store = workspace(context).folder / "noise"
+    if wanted is not None:
+        with progress("planning") as tell:
+            family = solve_family(loaded, spec, measured, name, options, wanted, whole, store, tell)
+        if not dry_run:
+            write_family(output, family.family, family.plans, force)
+            for item in family.plans:
+                remember(workspace(context).pool, item, loaded)
+            say(f"{len(family.plans)} plans written to {output}")
+        show_family(family, json)
+        return
     found: PlanReport | None = None
     if assignment is not None:
-        plan = _assigned(loaded, assignment, spec, name, measured, quantize, wire_codec)
+        plan = assigned_plan(loaded, assignment, spec, name, measured, quantize, wire_codec)
     else:
-        store = workspace(context).folder / "noise"
         with progress("planning") as tell:
             planned = solve_plan(loaded, spec, measured, name, options, store, tell)
         plan, found = planned.plan, planned.report
@@ -320,71 +408,3 @@ def _check_options(
                 f"only the planner, with --timing, knows {', '.join(given)}; an --assignment is "
                 "taken as it is"
             )
-
-
-def _assigned(
-    model: LoadedModel,
-    assignment: Path,
-    servers: ServersSpec,
-    name: str | None,
-    ranges: Ranges | None,
-    quantize: list[str] | None,
-    wire_codec: str | None,
-) -> Plan:
-    try:
-        wanted = _with_options(Assignment.load(assignment), quantize, wire_codec)
-        return plan_from_assignment(model, wanted, servers, name, ranges)
-    except InputError as error:  # what the assignment asks for and the model can't do
-        raise InputError(error.faults, error.source or str(assignment)) from None
-
-
-def _with_options(
-    assignment: Assignment, quantize: list[str] | None, wire_codec: str | None
-) -> Assignment:
-    """The assignment with what the command line says instead."""
-    if wire_codec is not None and wire_codec not in get_args(Codec):
-        raise UsageError(f"--wire-codec {wire_codec}: allowed are {', '.join(get_args(Codec))}")
-    changes: dict[str, object] = {}
-    if quantize:
-        changes["quantized_layers"] = tuple(quantize)
-    if wire_codec is not None:
-        changes["wire_codec"] = wire_codec
-    return assignment.model_copy(update=changes)
-
-
-def show_plan(plan: Plan) -> None:
-    """Components and wires as tables."""
-    show_table(
-        f"plan {plan.id} of {plan.model.name}: components",
-        ["component", "server", "layers", "first", "last", "inputs", "outputs"],
-        [
-            (
-                c.id,
-                c.server,
-                len(c.layers),
-                c.layers[0],
-                c.layers[-1],
-                " ".join(c.inputs),
-                " ".join(c.outputs),
-            )
-            for c in plan.components
-        ],
-    )
-    show_table(
-        "tensors on links",
-        ["tensor", "name in the model", "from", "to", "shape", "codec", "size (batch 1)"],
-        [
-            (
-                wire.tensor,
-                plan.tensor(wire.tensor).name,
-                wire.source,
-                wire.target,
-                "x".join(str(d) for d in plan.tensor(wire.tensor).shape),
-                wire.codec,
-                size_text(plan.wire_bytes(wire)),
-            )
-            for wire in plan.wires
-        ],
-    )
-    if plan.quantized_layers:
-        say(f"quantized layers: {', '.join(plan.quantized_layers)}")

@@ -1,13 +1,51 @@
-"""The planning report on the terminal."""
+"""Plans and planning reports on the terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from tritier.cli.output import say, show_table, size_text
-from tritier.documents import PlanFigures, PlanReport
+from tritier.documents import Plan, PlanFigures, PlanReport
 
 _HEAD = ["latency ms", "sum ms", "energy J", "components", "int8 layers"]
+
+
+def show_plan(plan: Plan) -> None:
+    """Components and wires as tables."""
+    show_table(
+        f"plan {plan.id} of {plan.model.name}: components",
+        ["component", "server", "layers", "first", "last", "inputs", "outputs"],
+        [
+            (
+                c.id,
+                c.server,
+                len(c.layers),
+                c.layers[0],
+                c.layers[-1],
+                " ".join(c.inputs),
+                " ".join(c.outputs),
+            )
+            for c in plan.components
+        ],
+    )
+    show_table(
+        "tensors on links",
+        ["tensor", "name in the model", "from", "to", "shape", "codec", "size (batch 1)"],
+        [
+            (
+                wire.tensor,
+                plan.tensor(wire.tensor).name,
+                wire.source,
+                wire.target,
+                "x".join(str(d) for d in plan.tensor(wire.tensor).shape),
+                wire.codec,
+                size_text(plan.wire_bytes(wire)),
+            )
+            for wire in plan.wires
+        ],
+    )
+    if plan.quantized_layers:
+        say(f"quantized layers: {', '.join(plan.quantized_layers)}")
 
 
 def show_report(report: PlanReport) -> None:
@@ -32,6 +70,7 @@ def _show_summary(report: PlanReport) -> None:
     say(
         f"predicted: {figures.latency_ms:.4g} ms simulated, {figures.sum_ms:.4g} ms if all times "
         f"are added up, {figures.energy_joule:.4g} J"
+        + ("" if figures.cost_usd is None else f", {figures.cost_usd:.4g} USD per inference")
     )
     for name, noise in report.measured_noise.items():
         say(
@@ -87,15 +126,23 @@ def _show_comparison(report: PlanReport) -> None:
         note = "is the plan" if item.chosen else "; ".join(item.broken)
         rows.append((item.what, *_cells(item.figures), note))
     rows += [(item.what, *_cells(item.figures), "") for item in report.alternatives]
-    show_table("compared with", ["plan", *_HEAD, "note"], rows)
+    show_table("compared with", ["plan", *_head(report.figures), "note"], rows)
 
 
 def _show_gains(report: PlanReport) -> None:
     if report.gains:
         show_table(
             "what changes would bring (solved again)",
-            ["change", "sum ms", "energy J"],
-            [(x.what, f"{x.sum_ms:+.4g}", f"{x.energy_joule:+.4g}") for x in report.gains],
+            ["change", "sum ms", "energy J", *(["USD"] if _priced(report.figures) else [])],
+            [
+                (
+                    x.what,
+                    f"{x.sum_ms:+.4g}",
+                    f"{x.energy_joule:+.4g}",
+                    *([] if x.cost_usd is None else [f"{x.cost_usd:+.4g}"]),
+                )
+                for x in report.gains
+            ],
         )
 
 
@@ -103,7 +150,7 @@ def _show_front(report: PlanReport) -> None:
     if report.front:
         show_table(
             "best compromises of latency and energy",
-            [*_HEAD, "note"],
+            [*_head(report.figures), "note"],
             [
                 (*_cells(item.figures), "" if item.supported else "between weights")
                 for item in report.front
@@ -111,11 +158,21 @@ def _show_front(report: PlanReport) -> None:
         )
 
 
+def _priced(figures: PlanFigures) -> bool:
+    return figures.cost_usd is not None
+
+
+def _head(figures: PlanFigures) -> list[str]:
+    """Of `_cells`: either all figures of a report have a cost, or none."""
+    return [*_HEAD[:3], *(["USD"] if _priced(figures) else []), *_HEAD[3:]]
+
+
 def _cells(figures: PlanFigures) -> tuple[object, ...]:
     return (
         f"{figures.latency_ms:.4g}",
         f"{figures.sum_ms:.4g}",
         f"{figures.energy_joule:.4g}",
+        *([] if figures.cost_usd is None else [f"{figures.cost_usd:.4g}"]),
         figures.components,
         figures.quantized_layers,
     )

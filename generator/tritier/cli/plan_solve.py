@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import TypeVar, cast, get_args
 
 from tritier.calibration import Inputs, input_files
+from tritier.cli.cost_inputs import load_prices
 from tritier.cli.inputs import find_inputs
+from tritier.cli.server_prices import PriceOptions, server_prices
+from tritier.costs import PlanPrices
 from tritier.documents import (
+    Classes,
     NetworkState,
     NoiseModel,
     Objective,
@@ -23,6 +27,7 @@ from tritier.documents import (
 from tritier.errors import InputError, UsageError, did_you_mean
 from tritier.graph import LoadedModel, Quantizable, build_layer_graph, profile_model
 from tritier.noise import load_metric, subset_of
+from tritier.workflow.family_plan import PlannedFamily, plan_family
 from tritier.workflow.noise import NoiseRequest, measurer_of
 from tritier.workflow.plan_noise import plan_noise
 from tritier.workflow.planning import NoiseCheck, Planned, Report, make_plan
@@ -65,6 +70,10 @@ class SolveOptions:
     preprocessing: str | None = None
     data: Sequence[Path] = ()
     noise_runs: int = 6
+    prices: Path | None = None
+    machine: Sequence[str] = ()
+    egress: Sequence[str] = ()
+    energy_price: str | None = None
     dims: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -79,15 +88,78 @@ def solve_plan(
 ) -> Planned:
     """The plan that the options ask for. Raises UsageError for options that say nothing."""
     _check_effects(options)
-    timings = _timings(options.timing)
-    noise = [NoiseModel.load(path) for path in options.noise]
-    request = _request(model, servers, ranges, timings, noise, options)
-    check = _noise_check(model, ranges, noise, options, store)
+    request, check = _prepared(model, servers, ranges, options, store)
     return make_plan(request, _goals(options), name, check, report)
 
 
-def _check_effects(options: SolveOptions) -> None:
-    """Options that would be silently without effect."""
+def solve_family(
+    model: LoadedModel,
+    servers: ServersSpec,
+    ranges: Ranges | None,
+    name: str | None,
+    options: SolveOptions,
+    classes: Classes,
+    with_whole: bool,
+    store: Path,
+    report: Report,
+) -> PlannedFamily:
+    """The plans of classes of requests; what a class does not say is as the options say."""
+    own = classes.classes.values()
+    _check_effects(options, by_class=any(x.noise is not None for x in own))
+    counts = any(x.objective == "cost" for x in own)
+    request, check = _prepared(model, servers, ranges, options, store, counts)
+    return plan_family(request, _goals(options), classes, name, check, with_whole, report)
+
+
+def _prepared(
+    model: LoadedModel,
+    servers: ServersSpec,
+    ranges: Ranges | None,
+    options: SolveOptions,
+    store: Path,
+    money_counts: bool = False,
+) -> tuple[PlanningRequest, NoiseCheck | None]:
+    timings = load_timings(options.timing)
+    noise = [NoiseModel.load(path) for path in options.noise]
+    request = _request(model, servers, ranges, timings, noise, options)
+    if money_counts or _asks_for_prices(options):
+        request = dataclasses.replace(request, prices=_prices(servers, timings, options))
+    return request, _noise_check(model, ranges, noise, options, store)
+
+
+def planning_of(
+    model: LoadedModel, servers: ServersSpec, ranges: Ranges | None, options: SolveOptions
+) -> tuple[PlanningRequest, Goals]:
+    """What the options ask to be planned, and for what, without planning it."""
+    _check_effects(options, by_class=True)
+    noise = [NoiseModel.load(path) for path in options.noise]
+    timings = load_timings(options.timing)
+    request = _request(model, servers, ranges, timings, noise, options)
+    priced = all(servers.server(x).price_per_hour_usd is not None for x in request.planned_servers)
+    if priced or _asks_for_prices(options):  # a class may be for cost
+        request = dataclasses.replace(request, prices=_prices(servers, timings, options))
+    return request, _goals(options)
+
+
+def _asks_for_prices(options: SolveOptions) -> bool:
+    given = (options.prices, options.machine, options.egress, options.energy_price)
+    return options.objective == "cost" or any(x not in (None, ()) for x in given)
+
+
+def _prices(
+    servers: ServersSpec, timings: Mapping[str, TimingProfile], options: SolveOptions
+) -> PlanPrices:
+    """Of the servers that are planned with."""
+    names = [name for name in servers.names if name in timings]
+    given = PriceOptions(
+        options.machine, options.egress, options.energy_price,
+        "the servers with a timing profile",
+    )  # fmt: skip
+    return server_prices(names, load_prices(options.prices), servers, given)
+
+
+def _check_effects(options: SolveOptions, by_class: bool = False) -> None:
+    """Options that would be silently without effect. `by_class`: noise is limited there."""
     default = SolveOptions()
     int8_wires = any(item.rpartition("=")[2] == "int8" for item in options.allow_wire)
     for is_wrong, message in (
@@ -96,7 +168,7 @@ def _check_effects(options: SolveOptions) -> None:
          "`tritier noise`"),
         (options.max_noise and options.unlimited_noise,
          "--max-noise and --unlimited-noise contradict each other: give one"),
-        (options.noise and not options.max_noise and not options.unlimited_noise,
+        (options.noise and not (options.max_noise or options.unlimited_noise or by_class),
          "--noise alone says nothing: give --max-noise, the most that is allowed, or "
          "--unlimited-noise"),
         ((options.images or options.data) and options.unlimited_noise,
@@ -187,11 +259,12 @@ def _request(
         latency_ms=math.inf if options.max_latency is None else options.max_latency,
         memory_mib=_pairs("--memory", options.memory, _number),
         int8_everywhere=options.int8_everywhere,
+        uses_money=options.objective == "cost",
         uses_energy=options.objective in ("energy", "weighted") or options.pareto is not None,
     )
 
 
-def _timings(paths: Sequence[Path]) -> dict[str, TimingProfile]:
+def load_timings(paths: Sequence[Path]) -> dict[str, TimingProfile]:
     """By server; a folder stands for the files in it."""
     found: dict[str, TimingProfile] = {}
     for path in paths:

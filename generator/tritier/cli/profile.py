@@ -173,6 +173,18 @@ def show_profiles(profiles: Sequence[TimingProfile]) -> None:
          "unmapped ms", "J per inference", "memory", "profiling s"],
         [_row(profile) for profile in profiles],
     )  # fmt: skip
+    codings = [
+        (profile.server, item.codec, f"{item.encoding_ms:.3f}", f"{item.encoding_ms_per_mib:.3f}",
+         f"{item.decoding_ms:.3f}", f"{item.decoding_ms_per_mib:.3f}")
+        for profile in profiles
+        for item in profile.codings or ()
+    ]  # fmt: skip
+    if codings:
+        show_table(
+            "codecs of wires: what they cost a tensor (measured); MiB are those of it as float32",
+            ["server", "codec", "coding ms", "and per MiB", "decoding ms", "and per MiB"],
+            codings,
+        )
     rows = [
         (profile.server, "int8" if quantized else "float", *_errors(checks))
         for profile in profiles

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json as jsonlib
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tritier.cli.common import DryRunFlag, JsonFlag, ServersOption, load_servers, workspace
-from tritier.cli.output import progress, say, show_json, show_table
+from tritier.cli.common import (
+    DryRunFlag,
+    JsonFlag,
+    ServersOption,
+    load_servers,
+    named_servers,
+    workspace,
+)
+from tritier.cli.output import progress, say, show_json, show_table, show_text
+from tritier.deployment.security import peer_credentials, protected, server_options
+from tritier.deployment.versions import warnings_of
 from tritier.documents import NetworkState, ServerState
 from tritier.errors import CheckFailed
 from tritier.files import write_file
@@ -52,7 +62,8 @@ def check(
     """
     spec = load_servers(servers)
     previous = NetworkState.load(output) if output.exists() else NetworkState()
-    urls = server_urls(spec, workspace(context).running_lab())
+    lab = workspace(context).running_lab()
+    urls = server_urls(spec, lab)
     if dry_run:
         for name, url in urls.items():
             say(f"would contact '{name}' at {url}{'' if no_agent else ' and load the agent there'}")
@@ -63,12 +74,46 @@ def check(
     merged = merge(previous, spec, contacts)
     write_file(output, merged.state.to_json())
     _say_changes(merged, output)
+    found = {s.name: s.triton.version for s in merged.state.servers if s.triton is not None}
+    for warning in warnings_of(found, lab.urls if lab else ()):
+        say(f"WARNING: {warning}")
     if json:
         show_json(jsonlib.loads(merged.state.to_json()))
     else:
         _show(merged.state)
     if bad := [server.name for server in merged.state.servers if server.problems]:
         raise CheckFailed(f"{len(bad)} of {len(urls)} servers have problems: {', '.join(bad)}")
+
+
+@servers_app.command("flags")
+def flags(
+    servers: ServersOption,
+    server: Annotated[str, typer.Option("--server", metavar="NAME", help="Which server.")],
+    peers_file: Annotated[
+        Path | None,
+        typer.Option("--peers-file", help="Write the file that TRITIER_TLS is to name there."),
+    ] = None,
+) -> None:
+    """Print the options of tritonserver that protect a server as the servers file says.
+
+    The key of the administrative APIs is not among them: @KEY@ stands for it, and the command that
+    is printed puts it in without showing it to other users.
+
+    \b
+    Example:
+        tritier servers flags --servers servers.yaml --server edge --peers-file edge_tls.json
+    """
+    spec = load_servers(servers)
+    named_servers(spec, [server])
+    security = spec.security_of(server)
+    options = server_options(server, security)
+    content = peer_credentials({name: spec.security_of(name) for name in spec.names}, server)
+    if content is not None and peers_file is None:
+        say("other servers are called with TLS: pass --peers-file for what TRITIER_TLS must name")
+    elif content is not None and peers_file is not None:
+        write_file(peers_file, content)
+        say(f"wrote {peers_file}: start the server with TRITIER_TLS={peers_file.absolute()}")
+    show_text(shlex.join(protected(["tritonserver", *options], security, python="python3")))
 
 
 def _say_changes(merged: Merged, output: Path) -> None:

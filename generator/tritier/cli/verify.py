@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import json as jsonlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tritier.calibration import ImageInputs, find_images, load_preprocessing
-from tritier.cli.common import DimOption, JsonFlag, ReposArgument, parse_dims, workspace
-from tritier.cli.output import progress, say, show_json, show_table
+from tritier.cli.common import (
+    DimOption,
+    EntryUrlOption,
+    JsonFlag,
+    ReposArgument,
+    load_servers,
+    parse_dims,
+    workspace,
+)
+from tritier.cli.output import progress, say, show_json
 from tritier.cli.ranges import ImagesOption, PreprocessingOption
-from tritier.divider import Difference, check_against_model
+from tritier.cli.verify_family import family_rows, show_family, verify_family
+from tritier.cli.verify_show import noise_rows, show_noise, show_verdicts, verdict_rows
+from tritier.deployment.access import Address, lab_addresses, spec_address
+from tritier.divider import Arrays, check_against_model
 from tritier.errors import CheckFailed, UsageError
 from tritier.files import write_file
-from tritier.graph import build_layer_graph, load_model
+from tritier.graph import LoadedModel, build_layer_graph, load_model
 from tritier.repository import Repositories
 from tritier.workflow import Verdict, gather_inputs, verify_chained, verify_live
 
 VERIFICATION_NAME = "verification.json"
-_COLUMNS = ["run", "optimisation", "output", "inputs", "max |diff|", "mean |diff|"]
+_AS_QUANTIZED = " as the plan quantizes it"
 
 
 def verify_command(
@@ -30,11 +42,10 @@ def verify_command(
     live: Annotated[
         bool, typer.Option("--live", help="Also send the inputs to the deployed entry model.")
     ] = False,
-    url: Annotated[
-        str | None,
-        typer.Option(
-            "--url", help="gRPC address of the entry; the lab's or the plan's if left out."
-        ),
+    url: EntryUrlOption = None,
+    servers: Annotated[
+        Path | None,
+        typer.Option("--servers", help="The servers file, for --live: address and certificates."),
     ] = None,
     count: Annotated[
         int, typer.Option("-n", "--count", min=0, help="Number of random inputs.")
@@ -56,6 +67,9 @@ def verify_command(
     the manifest states). What was measured is written to verification.json beside the manifest.
     Exit code 1 if anything is out of its tolerance.
 
+    Of a family, every plan is proven and, live, asked by its own name; then the router is asked as
+    each class of requests, and its answers compared with those of the plan that answered.
+
     A plan with quantized layers or coded wires is compared with the uncut model that is quantized
     and coded in the same way; how far both are from the original model, the noise, is shown too.
     Noise on random inputs says little: give photographs with --images.
@@ -76,107 +90,80 @@ def verify_command(
     if images and preprocessing:
         steps = load_preprocessing(preprocessing)
         arrays += ImageInputs.of(loaded, find_images(images), steps)
-    verdicts = []
-    with progress(f"comparing {len(arrays)} inputs") as report:
-        for tolerance in repositories.manifest.tolerances:
-            report(f"chained sub-models, graph optimisation {tolerance.optimisation}")
-            verdicts.append(verify_chained(repositories, loaded, arrays, tolerance))
-        if live:
-            address = url or _entry_url(context, repositories)
-            report(f"live at {address}")
-            served = repositories.manifest.tolerances[-1]
-            verdicts.append(verify_live(repositories, loaded, arrays, served, address))
-    rows = [row for verdict in verdicts for row in verdict_rows(verdict)]
-    noise = [row for verdict in verdicts for row in noise_rows(verdict)]
-    document = {"plan_id": repositories.plan.id, "seed": seed, "results": rows}
-    if not repositories.plan.is_exact:
+    address = _entry_address(context, repositories, servers, url) if live else None
+    if repositories.family is not None:
+        found = verify_family(repositories, loaded, arrays, address)
+        verdicts = [item.verdict for item in found]
+        rows = [row for item in found for row in family_rows(item, verdict_rows)]
+        noise = [row for item in found for row in family_rows(item, noise_rows)]
+    else:
+        verdicts = _verify_plan(repositories, loaded, arrays, address)
+        rows = [row for verdict in verdicts for row in verdict_rows(verdict)]
+        noise = [row for verdict in verdicts for row in noise_rows(verdict)]
+    own_id = "plan_id" if repositories.family is None else "family_id"
+    document = {own_id: repositories.id, "seed": seed, "results": rows}
+    if noise:
         document["noise"] = noise
     write_file(repos / VERIFICATION_NAME, jsonlib.dumps(document, indent=2) + "\n")
     if json:
         show_json(document)
     else:
-        show_verdicts(repositories.plan.id, rows)
-        if noise:
-            show_noise(repositories.plan.id, noise)
+        _show(repositories, rows, noise)
     if not all(verdict.ok for verdict in verdicts):
         raise CheckFailed(
-            f"plan {repositories.plan.id} differs from the whole model by more than its tolerance"
+            f"{repositories.title} differs from the whole model by more than its tolerance"
         )
-    whole = "whole model" if repositories.plan.is_exact else "whole model as the plan quantizes it"
-    say(f"plan {repositories.plan.id} equals the {whole} (rule R4)")
+    exact = all(plan.is_exact for plan in repositories.plans)
+    say(f"{repositories.title} equals the whole model{'' if exact else _AS_QUANTIZED} (rule R4)")
 
 
-def verdict_rows(verdict: Verdict) -> list[dict[str, object]]:
-    """A row per output, as written to verification.json."""
-    return [
-        _row(verdict, difference)
-        | {
-            "allowed_absolute": verdict.tolerance.absolute,
-            "allowed_relative": verdict.tolerance.relative,
-            "allowed_noise": difference.slack,
-            "ok": difference.ok,
-        }
-        for difference in verdict.differences
-    ]
+def _verify_plan(
+    repositories: Repositories, model: LoadedModel, inputs: Sequence[Arrays], url: str | None
+) -> list[Verdict]:
+    verdicts = []
+    with progress(f"comparing {len(inputs)} inputs") as report:
+        for tolerance in repositories.manifest.tolerances:
+            report(f"chained sub-models, graph optimisation {tolerance.optimisation}")
+            verdicts.append(verify_chained(repositories, model, inputs, tolerance))
+        if url is not None:
+            report(f"live at {url}")
+            served = repositories.manifest.tolerances[-1]
+            verdicts.append(verify_live(repositories, model, inputs, served, url))
+    return verdicts
 
 
-def noise_rows(verdict: Verdict) -> list[dict[str, object]]:
-    """A row per output: how far quantized layers and coded wires take it from the original."""
-    return [_row(verdict, difference) for difference in verdict.noise]
+def _show(
+    repositories: Repositories,
+    rows: list[dict[str, object]],
+    noise: list[dict[str, object]],
+) -> None:
+    if repositories.family is not None:
+        show_family(repositories.title, rows)
+    else:
+        show_verdicts(repositories.id, rows)
+    if noise:
+        show_noise(repositories.title, noise)
 
 
-def _row(verdict: Verdict, difference: Difference) -> dict[str, object]:
-    return {
-        "run": verdict.where,
-        "optimisation": verdict.tolerance.optimisation,
-        "output": difference.output,
-        "inputs": difference.samples,
-        "max_abs_difference": difference.max_abs,
-        "mean_abs_difference": difference.mean_abs,
-    }
-
-
-def show_verdicts(plan_id: str, rows: list[dict[str, object]]) -> None:
-    """The rows as a table."""
-    show_table(
-        f"plan {plan_id} against the whole model (measured)",
-        [*_COLUMNS, "allowed", "ok"],
-        [(*_cells(row), _allowed_text(row), "yes" if row["ok"] else "NO") for row in rows],
-    )
-
-
-def show_noise(plan_id: str, rows: list[dict[str, object]]) -> None:
-    """The noise rows as a table."""
-    show_table(
-        f"noise of plan {plan_id}: against the original model (measured)",
-        _COLUMNS,
-        [_cells(row) for row in rows],
-    )
-
-
-def _cells(row: dict[str, object]) -> tuple[object, ...]:
-    return (
-        row["run"],
-        row["optimisation"],
-        row["output"],
-        row["inputs"],
-        f"{row['max_abs_difference']:.3g}",
-        f"{row['mean_abs_difference']:.3g}",
-    )
-
-
-def _allowed_text(row: dict[str, object]) -> str:
-    noise = f" + {row['allowed_noise']:.2g} (noise)" if row["allowed_noise"] else ""
-    return f"{row['allowed_absolute']:g} + {row['allowed_relative']:g} |whole|{noise}"
-
-
-def _entry_url(context: typer.Context, repositories: Repositories) -> str:
+def _entry_address(
+    context: typer.Context, repositories: Repositories, servers: Path | None, url: str | None
+) -> str:
+    """Where the entry is, and how it is spoken to: by the lab, the servers file, or the plan."""
     entry = repositories.plan.entry
-    lab = workspace(context).running_lab()
-    url = (lab.urls.get(entry.name) if lab else None) or entry.url
-    if url is None:
+    known = lab_addresses(workspace(context).running_lab()).get(entry.name)
+    if servers is not None:
+        spec = load_servers(servers)
+        if entry.name not in spec.names:
+            raise UsageError(
+                f"--servers {servers}: has no server '{entry.name}', the entry of the plan; it has "
+                f"{', '.join(spec.names)}"
+            )
+        known = known or spec_address(spec, entry.name)
+    if url is not None:
+        return Address(url, known.access) if known is not None else url
+    if known is None and entry.url is None:
         raise UsageError(
-            f"the address of the entry '{entry.name}' is unknown: pass --url, or start the lab "
-            "with `tritier lab up`"
+            f"the address of the entry '{entry.name}' is unknown: pass --url or --servers, or "
+            "start the lab with `tritier lab up`"
         )
-    return url
+    return known or entry.url or ""

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tritonclient.grpc as triton
 
 from tritier.demo.photograph import EXAMPLE, Photograph
 from tritier.demo.picture import Panel, write_picture
+from tritier.deployment.access import connect
 from tritier.deployment.client import TritonServer
 from tritier.deployment.deploy import Addresses, deploy, find_addresses, undeploy
 from tritier.deployment.lab import Lab
@@ -183,7 +183,7 @@ def _time_requests(
     output = plan.tensor(plan.outputs[0]).name
     models = (plan.model.name, f"{plan.model.name}__whole")
     times: dict[str, list[float]] = {model: [] for model in models}
-    client = triton.InferenceServerClient(url)
+    client = connect(url)
     answer = None
     try:
         for number in range(-_WARM_UP, requests):
