@@ -24,6 +24,9 @@ from tritier import documents
 from tritier.documents import (
     Assignment,
     Document,
+    Family,
+    FamilyClass,
+    FamilyPlan,
     NoiseModel,
     Plan,
     Ranges,
@@ -32,8 +35,9 @@ from tritier.documents import (
 )
 from tritier.errors import TritierError
 from tritier.graph import LoadedModel, load_model
-from tritier.repository import MANIFEST_NAME, GenerateOptions, write_files
+from tritier.repository import MANIFEST_NAME, GenerateOptions, plan_file, write_files
 from tritier.workflow import generate, plan_from_assignment
+from tritier.workflow.family_generate import generate_family
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -54,10 +58,14 @@ CASES = {
 }
 
 
+# Two of the plans above behind a router: one for each class of requests, and the whole model.
+FAMILY = "family"
+
+
 def golden() -> dict[str, bytes]:
     """Path, relative to the checkout -> content of every golden file."""
     files: dict[str, bytes] = {}
-    for name in CASES:
+    for name in (*CASES, FAMILY):
         tree = without_copies(generated(name))
         files |= {f"tests/golden/expected/{name}/{path}": data for path, data in tree.items()}
     for folder in sorted(BAD.iterdir()):
@@ -92,8 +100,29 @@ def differences(found: dict[str, bytes], wanted: dict[str, bytes]) -> list[str]:
 def generated(name: str) -> dict[str, bytes]:
     """All files of a case."""
     with _model() as model:
+        if name == FAMILY:
+            return _family(model)
         plan = _plan(model, INPUT / f"{name}.yaml", INPUT / "servers.yaml")
         files, _ = generate(plan, model, CASES[name])
+    return files
+
+
+def _family(model: LoadedModel) -> dict[str, bytes]:
+    """Exact requests go to one plan and may fall back to another; the others begin with a third,
+    which codes its wires."""
+    cases = ("two_servers", "three_servers", "coded")
+    plans = [_plan(model, INPUT / f"{case}.yaml", INPUT / "servers.yaml") for case in cases]
+    ids = [plan.id for plan in plans]
+    parts = [
+        FamilyPlan(id=plan.id, file=plan_file(plan.id), servers=tuple(x.name for x in plan.servers))
+        for plan in plans
+    ]
+    exact = FamilyClass(name="exact", plans=(*ids[:2], "whole"), deadline_ms=500, hedge=True)
+    quick = FamilyClass(name="quick", plans=(*reversed(ids), "whole"), deadline_ms=2000)
+    family = Family(
+        model=plans[0].model, plans=tuple(parts), classes=(exact, quick), default_class="quick"
+    )
+    files, _ = generate_family(family, plans, model, GenerateOptions(with_whole=True))
     return files
 
 

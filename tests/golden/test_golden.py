@@ -10,7 +10,17 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from tests.golden.cases import BAD, CASES, ROOT, SCHEMAS, committed, differences, generated, golden
+from tests.golden.cases import (
+    BAD,
+    CASES,
+    FAMILY,
+    ROOT,
+    SCHEMAS,
+    committed,
+    differences,
+    generated,
+    golden,
+)
 from tests.helpers.configs import crossings, read_configs
 from tritier.documents import Manifest, Plan, ServersSpec, wire_up
 from tritier.files import write_file
@@ -42,7 +52,7 @@ def test_every_kind_of_difference_is_found(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, FAMILY])
 def test_python_models_are_those_of_the_checkout(name: str) -> None:
     files = generated(name)
     manifest = Manifest.from_data(json.loads(files["manifest.json"]))
@@ -50,8 +60,9 @@ def test_python_models_are_those_of_the_checkout(name: str) -> None:
     expected = {
         f"{model.server}/{model.name}/1/{source.name}": source.read_bytes()
         for model in manifest.models
-        if model.kind in ("remote", "mailbox", "key")
-        for source in (triton_dir() / "models" / model.kind).glob("*.py")
+        if model.kind in ("remote", "mailbox", "key", "router")
+        for folder in (triton_dir() / "models" / model.kind, triton_dir() / "shared")
+        for source in folder.glob("*.py")
     }
     assert expected
     assert copies == expected

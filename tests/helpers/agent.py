@@ -13,7 +13,7 @@ from onnx import parser
 
 from tritier.resources import triton_dir
 
-_FOLDERS = [triton_dir() / "models" / name for name in ("agent", "remote")]
+_FOLDERS = [triton_dir() / "models" / "agent", triton_dir() / "shared"]
 _NAMES = {path.stem for folder in _FOLDERS for path in folder.glob("*.py")}
 
 

@@ -17,6 +17,7 @@ from tritier.planner.problem import (
     Floats,
     Flow,
     Limits,
+    Money,
     Placement,
     Problem,
     Weights,
@@ -71,6 +72,27 @@ def random_problem(
         noise=random_noise(rng, len(chosen)) if with_noise else NoiseLimit(len(chosen)),
     )
     return replace(problem, limits=random_limits(rng, problem)) if with_rows else problem
+
+
+def with_money(rng: np.random.Generator, problem: Problem) -> Problem:
+    """With prices: of machine time on some servers, of electricity on the others, of egress from
+    some. Some tensors cost the same in 8 bits."""
+    k, m = len(problem.servers), len(problem.flows)
+    rented = rng.random(k) < 0.6
+    size = rng.uniform(1e4, 1e7, (m, 1, 1)).round()
+    coded = np.where(rng.random((m, 1, 1)) < 0.8, size / 4, size)
+    coded[[not flow.coded_by for flow in problem.flows]] = size[[
+        not flow.coded_by for flow in problem.flows
+    ]]  # fmt: skip
+    per_byte = np.where(rng.random(k) < 0.6, rng.uniform(0.01, 0.2, k), 0.0) / 1e9
+    leaving = np.where(np.eye(k, dtype=bool), 0.0, per_byte[:, None])
+    money = Money(
+        per_ms=np.where(rented, rng.uniform(0, 4, k), 0.0) / 3.6e6,
+        per_joule=np.where(rented, 0.0, 0.3) / 3.6e6,
+        crossing=size * leaving,
+        coded_crossing=coded * leaving,
+    )
+    return replace(problem, money=money)
 
 
 def tiny_problem() -> Problem:

@@ -1,4 +1,4 @@
-"""`triton/models/remote/wire.py`, which is no module of a package: Triton loads it by its path."""
+"""`triton/shared/wire.py`, which is no module of a package: Triton loads it by its path."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tritier.resources import triton_dir
 
 def load_wire() -> Any:
     """The module."""
-    path = triton_dir() / "models" / "remote" / "wire.py"
+    path = triton_dir() / "shared" / "wire.py"
     spec = importlib.util.spec_from_file_location("tritier_test_wire", path)
     assert spec is not None
     assert spec.loader is not None

@@ -223,7 +223,9 @@ HOSTILE: dict[str, tuple[dict[str, Any], bytes | None, str]] = {
     ),
     "no such model": ({**SERVE, "model": "nothing"}, None, "serve: "),
     "the agent itself": ({**SERVE, "model": AGENT_NAME}, None, "the agent does not call itself"),
-    "a stranger": ({"op": "ping", "server": "127.0.0.1:22"}, None, "known are cloud, dead, edge"),
+    "a stranger": (
+        {"op": "ping", "server": "127.0.0.1:22"}, None, "known are cloud, dead, device, edge",
+    ),
     "a dead peer": (
         {"op": "ping", "server": "dead"}, None, "server 'dead' at 127.0.0.1:1: UNAVAILABLE",
     ),

@@ -51,6 +51,7 @@ def test_live_equals_the_uncut_model_with_the_same_coding(
         assert [d.max_abs for d in verdict.differences] == [0.0]
         # The control: the plan is not the original model.
         assert [0 < d.max_abs < 0.2 for d in verdict.noise] == [True]
+        assert repos.manifest.batching is not None
         assert repos.manifest.batching.max_batch_size == 16
 
 

@@ -71,6 +71,7 @@ def test_apps_see_the_whole_models_names_types_and_shapes(bench: Bench, espcn: L
 def test_a_batch_passes_through_all_servers(bench: Bench, espcn: LoadedModel) -> None:
     plan = peer_plan(espcn, bench.spec)
     with bench.deployed(plan, espcn, GenerateOptions(optimisation="disabled")) as (repos, at):
+        assert repos.manifest.batching is not None
         assert repos.manifest.batching.max_batch_size == 16
         inputs = gather_inputs(plan, 1, 0, dims={"batch": 5})
         exact = repos.manifest.tolerances[0]

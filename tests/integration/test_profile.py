@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.models import load
 from tests.integration.conftest import Bench
 from tritier.deployment.client import TritonServer
 from tritier.documents import TimingProfile
@@ -81,6 +82,31 @@ def test_components_are_checked_float_and_mixed(profiles: list[TimingProfile]) -
         assert all(check.predicted_bytes for check in found.components)
         # Loose, for a machine that others share: a wrong unit or no layer is off by far more.
         assert all(-0.8 < check.error < 4 for check in found.components)
+
+
+def test_codecs_have_a_price_on_every_server(profiles: list[TimingProfile]) -> None:
+    costs = []
+    for found in profiles:
+        assert found.codings is not None
+        assert [item.codec for item in found.codings] == ["fp16", "int8", "uint8"]
+        for item in found.codings:
+            costs += [item.encoding_ms, item.encoding_ms_per_mib]
+            costs += [item.decoding_ms, item.decoding_ms_per_mib]
+    # Of three runs some are 0 by the machine's noise, but not all of 24.
+    assert sum(costs) > 0
+
+
+def test_codecs_are_measured_once_for_all_models(
+    bench: Bench, profiles: list[TimingProfile], tmp_path: Path, store: Path, orders: list[str]
+) -> None:
+    # Enough work that the machine's noise in serving it stays small beside it.
+    layers = " ".join(f"[l{n}] t{n + 1} = Tanh(t{n})" for n in range(20))
+    text = f"g (float[batch,100000] t0) => (float[batch,100000] t20) {{ {layers} }}"
+    request = request_for(load(tmp_path, text), store, components=0)
+    (found,) = profile_on_servers(request, bench.spec.servers[:1], bench.state.urls)
+    assert found.codings == profiles[0].codings
+    # What is served is the model and the five models that do nothing, each 1 + 3 times.
+    assert orders.count("serve") == 6 * 4
 
 
 def test_nothing_stays_loaded(bench: Bench, profiles: list[TimingProfile]) -> None:

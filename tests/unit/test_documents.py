@@ -57,12 +57,12 @@ def test_a_good_file_is_read_whole() -> None:
             "servers[1].thread: unknown key (did you mean 'threads'?); known are name, url, "
             "metrics_url, tier, entry, execution_provider, threads, instances, quantization, "
             "slowdown, memory_mib, compute_power_watt, tx_self_power_watt, tx_other_power_watt, "
-            "price_per_hour_usd",
+            "price_per_hour_usd, security",
             id="unknown key with a near one",
         ),
         pytest.param(
             servers(zzz=1),
-            "zzz: unknown key; known are servers, links",
+            "zzz: unknown key; known are servers, links, security",
             id="unknown key without a near one",
         ),
         pytest.param(

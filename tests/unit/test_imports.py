@@ -37,9 +37,12 @@ ALLOWED = {
     "network": BASE | {"deployment"},
     "timing": BASE,
     "noise": BASE | {"graph", "calibration", "divider"},
-    "workflow": WORKFLOW,
+    "bench": BASE | {"deployment", "graph", "divider"},
+    "costs": BASE | {"planner"},
+    "report": BASE | {"graph", "repository"},
+    "workflow": WORKFLOW | {"costs"},
     "demo": WORKFLOW | {"workflow"},
-    "cli": WORKFLOW | {"workflow", "demo", "vision"},
+    "cli": WORKFLOW | {"workflow", "demo", "vision", "bench", "costs", "report"},
 }
 # What the planner may use of all else: nothing that reads, writes or talks; a clock for limits.
 PURE = {

@@ -50,6 +50,7 @@ DATA: dict[str, Any] = {
         }
     ],
     "measured": [{"layers": ["c1"], "use": "design", "noise": {"y": 3.0}, "inputs": 8}],
+    "wires": [{"tensor": "x", "codec": "fp16", "noise": {"y": 0.1}, "inputs": 8}],
     "ranges_sha256": HASHES["b"],
     "calibration": [{"name": "a.png", "sha256": HASHES["c"]}],
     "inputs": [{"name": "b.png", "sha256": HASHES["d"]}],

@@ -1,118 +1,50 @@
-"""Plans from documents: what they choose, what their reports say, and why there is none."""
+"""Plans from documents: what they choose, what they keep to, and what their reports say."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
 import pytest
 
 from tests.helpers.models import load
+from tests.helpers.planned import (
+    FAST,
+    SLOW,
+    asked,
+    hot,
+    limit,
+    mixed,
+    servers_of,
+)
 from tests.helpers.planning import (
-    ALL_GAIN,
     CHAIN,
-    LAYERS,
     link,
     network,
-    noise,
     request,
     timing,
 )
 from tests.helpers.problems import brute_force
-from tritier.divider import WholeModel
-from tritier.documents import LimitUse, NoiseModel, Objective, Plan, Ranges, TimingProfile
-from tritier.errors import InfeasibleError, InputError, UsageError
+from tritier.costs import PlanPrices
+from tritier.documents import Objective
+from tritier.errors import InfeasibleError, UsageError
 from tritier.graph import LoadedModel
-from tritier.noise import built_in
 from tritier.planner.baselines import Baseline
 from tritier.planner.evaluate import evaluate
 from tritier.planner.problem import Weights
 from tritier.planner.pulp_bottleneck import bottleneck_ms
 from tritier.planner.simulate import latency_ms, throughput
-from tritier.planner.solution import Status, without
 from tritier.timing.durations import MIB
-from tritier.workflow import planning_search
-from tritier.workflow.plan_noise import plan_noise
-from tritier.workflow.planning import NoiseCheck, Planned, make_plan, plan_built
+from tritier.workflow.planning import make_plan, plan_built
 from tritier.workflow.planning_figures import Predictor
 from tritier.workflow.planning_goals import Goals
-from tritier.workflow.planning_wires import with_one_wire
 from tritier.workflow.problem import build_problem, replan
-from tritier.workflow.problem_request import PlanningRequest
-
-# 4 ms per MiB and 2 ms per message: a tensor's way takes 6 ms and what serving takes.
-NEAR = network(link("a", "b", 250, 4), link("b", "a", 250, 4))
-SLOW = {name: (10 * slow, None if fast is None else 10 * fast)
-        for name, (slow, fast) in ALL_GAIN.items()}  # fmt: skip
-FAST = {name: (slow / 10, None if fast is None else fast / 10)
-        for name, (slow, fast) in ALL_GAIN.items()}  # fmt: skip
-# Good on a: c2 and add. Good on b: c1 and c3. The best plan is no baseline.
-ON_A = {"c1": (90.0, None), "r1": (3.0, None), "c2": (2.0, None), "add": (1.0, None),
-        "c3": (90.0, None)}  # fmt: skip
-ON_B = {"c1": (3.0, None), "r1": (1.0, None), "c2": (80.0, None), "add": (80.0, None),
-        "c3": (3.0, None)}  # fmt: skip
-# Quick, or thrifty.
-HOT = {"compute_power_watt": 900.0}
 
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
     return load(tmp_path_factory.mktemp("chain"), CHAIN)
-
-
-def asked(model: LoadedModel, a: Any = SLOW, b: Any = FAST, **changes: Any) -> PlanningRequest:
-    """Two servers with layer times of their own, near to each other."""
-    timings: dict[str, TimingProfile] = {"a": timing(model, "a", a), "b": timing(model, "b", b)}
-    return request(model, **{"timings": timings, "network": NEAR, **changes})
-
-
-def mixed(model: LoadedModel, **changes: Any) -> PlanningRequest:
-    return asked(model, ON_A, ON_B, **changes)
-
-
-def ranges(model: LoadedModel) -> Ranges:
-    names = dict.fromkeys("xabcdy", (-4.0, 4.0))
-    return Ranges(model_sha256=model.sha256, method="minmax", samples=1, ranges=names)
-
-
-def known(model: LoadedModel) -> NoiseModel:
-    """With samples that are as its terms say, of an input each."""
-    squares = {"c1": 9.0, "c2": 4.0, "c3": 1.0, "c1 c2": 11.0, "c1 c3": 15.0, "c2 c3": 5.0}
-    measured = [
-        {"layers": names.split(), "use": "design", "noise": {"y": square**0.5}, "inputs": 1}
-        for names, square in squares.items()
-    ]
-    return noise(model, measured=measured)
-
-
-def noisy(model: LoadedModel, **changes: Any) -> PlanningRequest:
-    """Noise of y, squared: c1 9, c2 4, c3 1, c1 c2 -2, c1 c3 5; the margin is 1.25."""
-    given = {"noise": [known(model)], "noise_limits": {"y": 2.9}, "ranges": ranges(model)}
-    return asked(model, **{**given, **changes})
-
-
-def hot(model: LoadedModel) -> PlanningRequest:
-    """Between latency and energy there is a choice."""
-    found = mixed(model, uses_energy=True)
-    powers = [
-        server if server.name == "a" else server.model_copy(update=HOT)
-        for server in found.servers.servers
-    ]
-    return replace(found, servers=found.servers.model_copy(update={"servers": tuple(powers)}))
-
-
-def servers_of(plan: Plan) -> dict[str, str]:
-    found = {layer: part.server for part in plan.components for layer in part.layers}
-    return {layer: found[layer] for layer in LAYERS}
-
-
-def limit(found: Planned, what: str) -> LimitUse:
-    (item,) = [item for item in found.report.limits if item.what == what]
-    return item
 
 
 # ------------------------------------------------------------------------------ objectives
@@ -196,7 +128,9 @@ def test_solver_and_formulation_are_not_for_every_objective(
 
 @pytest.mark.parametrize("objective", get_args(Objective))
 def test_figures_are_those_of_evaluation_and_simulation(chain: LoadedModel, objective: Any) -> None:
-    found = make_plan(mixed(chain, uses_energy=True), Goals(objective=objective, search_s=0.1))
+    prices = PlanPrices(usd_per_kwh=0.3, pays_energy=frozenset("ab"))
+    asked = mixed(chain, uses_energy=True, prices=prices)
+    found = make_plan(asked, Goals(objective=objective, search_s=0.1))
     problem, placement, report = found.built.problem, found.found.placement, found.report
     assert placement is not None
     costs = evaluate(problem, placement)
@@ -427,275 +361,3 @@ def test_too_few_components_for_pins(chain: LoadedModel) -> None:
     with pytest.raises(InfeasibleError, match=r"--max-components 1: .* the fewest found are 3"):
         make_plan(pinned, Goals(max_components=1))
     assert len(make_plan(pinned, Goals(max_components=3)).plan.components) == 3
-
-
-# ------------------------------------------------------------------------------ wires and int8
-
-
-def test_wires_in_fp16_are_codecs_of_the_plan(chain: LoadedModel) -> None:
-    wires: Any = {("a", "b"): ("as_is", "fp16")}
-    found = make_plan(mixed(chain, wire_codecs=wires), Goals())
-    codecs = {(wire.source, wire.target): wire.codec for wire in found.plan.wires}
-    assert codecs == {("a", "b"): "fp16", ("b", "a"): "as_is"}
-    sizes = {(x.source, x.target): x.bytes / x.tensors for x in found.report.links}
-    assert sizes == {("a", "b"): MIB / 2, ("b", "a"): MIB}
-    plain = make_plan(mixed(chain), Goals())
-    assert found.report.figures.latency_ms < plain.report.figures.latency_ms
-
-
-def test_wires_in_int8_take_their_ranges_along(chain: LoadedModel) -> None:
-    wires: Any = {("a", "b"): ("as_is", "int8")}
-    asking = mixed(chain, wire_codecs=wires, int8_tensors=("x",), ranges=ranges(chain))
-    plan = make_plan(asking, Goals()).plan
-    coded = {plan.tensor(wire.tensor).name: wire.codec for wire in plan.wires}
-    assert coded == {"x": "int8", "b": "as_is", "d": "as_is", "y": "as_is"}
-
-
-def test_what_wires_lose_is_warned_of_where_it_is_not_measured(chain: LoadedModel) -> None:
-    wires: Any = {("a", "b"): ("as_is", "fp16")}
-    (warning,) = make_plan(mixed(chain, wire_codecs=wires), Goals()).report.warnings
-    assert warning.startswith("'x', 'd' cross in fewer bits")
-    assert make_plan(mixed(chain), Goals()).report.warnings == ()
-
-
-def test_wires_that_make_a_plan_too_noisy_are_taken_back(chain: LoadedModel) -> None:
-    """The one that makes the most noise alone first; layers are measured once."""
-    wires: Any = {("a", "b"): ("as_is", "fp16")}
-    bench = Bench(known(chain), {})
-    alone = {"x": 2.0, "b": 0.5, "d": 0.1}
-    seen = []
-
-    def measure_plan(plan: Plan) -> dict[str, float]:
-        coded = {plan.tensor(w.tensor).name for w in plan.wires if w.codec == "fp16"}
-        seen.append((sorted(coded), bool(plan.quantized_layers)))
-        return {"y": sum(alone[name] for name in coded)}
-
-    check = replace(bench.check(), measure_plan=measure_plan)
-    asking = noisy(chain, noise_limits={"y": 1.5}, wire_codecs=wires)
-    unlimited = make_plan(asking, Goals())
-    first = {
-        unlimited.plan.tensor(w.tensor).name for w in unlimited.plan.wires if w.codec == "fp16"
-    }
-    assert "x" in first
-    found = make_plan(asking, Goals(), check=check)
-    coded = {found.plan.tensor(w.tensor).name for w in found.plan.wires if w.codec == "fp16"}
-    assert "x" not in coded
-    assert found.report.measured_noise["y"] <= 1.5
-    assert found.report.warnings == ()
-    assert "x" in seen[0][0]
-    assert (["x"], False) in seen
-    assert len(bench.asked) == len(set(bench.asked))
-
-
-def test_the_noise_of_a_plan_is_that_of_its_wires(chain: LoadedModel) -> None:
-    """Against the model computed with rounded values by hand; an exact plan has none."""
-    wires: Any = {("a", "b"): ("as_is", "fp16")}
-    plan = make_plan(mixed(chain, wire_codecs=wires), Goals()).plan
-    shape = [dim if isinstance(dim, int) else 1 for dim in plan.tensor(plan.inputs[0]).shape]
-    images = [{"x": np.full(shape, value, np.float32)} for value in (0.1, 0.7)]
-    metric = built_in("mean_abs")
-    noise = plan_noise(plan, chain, images, metric)
-    assert 0 < noise["y"] < 0.01 * np.abs(WholeModel(chain.path, "all").run(images[0])["y"]).mean()
-    coded = [{"x": image["x"].astype(np.float16).astype(np.float32)} for image in images]
-    x_only = with_one_wire(plan, "x")
-    assert not x_only.is_exact
-    model = WholeModel(chain.path, "all")
-    pairs = [(model.run(a), model.run(b)) for a, b in zip(images, coded, strict=True)]
-    expected = np.mean([metric.of_input(a, b, 0)["y"] for a, b in pairs])
-    assert plan_noise(x_only, chain, images, metric)["y"] == pytest.approx(expected, rel=1e-3)
-    exact = make_plan(mixed(chain), Goals()).plan
-    assert plan_noise(exact, chain, images, metric) == {"y": 0.0}
-
-
-def test_quantized_layers_are_in_the_plan_with_their_ranges(chain: LoadedModel) -> None:
-    found = make_plan(noisy(chain), Goals())
-    # Of squared noise (2.9 / 1.25)^2 = 5.4 is allowed: c2 and c3 have 5, c1 has 9.
-    assert found.plan.quantized_layers == ("c2", "c3")
-    assert found.plan.ranges is not None
-    assert set(found.plan.ranges) >= {"b", "c", "d"}
-    assert found.report.figures.quantized_layers == 2
-    assert found.report.figures.noise == {"y": pytest.approx(5**0.5)}
-    used = limit(found, "noise of y with its margin")
-    assert used.used == pytest.approx(1.25 * 5**0.5)
-    assert used.limit == pytest.approx(2.9)
-    assert found.plan.predictions is not None
-    assert found.plan.predictions.noise == pytest.approx(5**0.5)
-    (gain,) = [x for x in make_plan(noisy(chain, noise_limits={"y": 2.7}), Goals()).report.gains
-               if x.what == "+10 % noise"]  # fmt: skip
-    assert gain.sum_ms == pytest.approx(-0.3)  # c2, beside c3
-
-
-def test_a_plan_with_quantized_layers_needs_ranges(chain: LoadedModel) -> None:
-    with pytest.raises(InputError, match=r"'c2', 'c3' are to be quantized.*--ranges"):
-        make_plan(noisy(chain, ranges=None), Goals())
-    with pytest.raises(InputError, match="'c3' is to be quantized"):
-        make_plan(noisy(chain, ranges=None, noise_limits={"y": 1.3}), Goals())
-
-
-# ------------------------------------------------------------------------------ measured noise
-
-
-class Bench:
-    """Measures nothing: what it is told, else what the noise model predicts."""
-
-    def __init__(self, model: NoiseModel, told: Mapping[str, float]) -> None:
-        self._model, self._told = model, told
-        self.asked: list[str] = []
-
-    def __call__(self, layers: Collection[str]) -> Mapping[str, float]:
-        self.asked.append(" ".join(layers))
-        predicted = self._model.output("y").predict(list(layers))
-        return {"y": self._told.get(self.asked[-1], predicted)}
-
-    def check(self, runs: int = 6) -> NoiseCheck:
-        return NoiseCheck(self, inputs=2, runs=runs)
-
-
-def test_a_choice_that_is_measured_too_noisy_is_refused(chain: LoadedModel) -> None:
-    bench = Bench(known(chain), {"c2 c3": 3.5})
-    said: list[str] = []
-    found = make_plan(
-        noisy(chain, noise_limits={"y": 2.5}), Goals(), check=bench.check(), report=said.append
-    )
-    # Without a margin 6.25 is allowed: c2 and c3 are predicted with 5, and measured with 3.5^2.
-    assert bench.asked[0] == "c2 c3"
-    assert found.plan.quantized_layers == ("c3",)
-    report = found.report
-    assert report.measured_noise == {"y": pytest.approx(1.0)}
-    assert report.noise_runs == len(bench.asked) == len(set(bench.asked))
-    assert "measuring the noise of 2 int8 layers" in said
-    assert found.plan.predictions is not None
-    assert found.plan.predictions.noise == pytest.approx(1.0)
-    (model,) = found.noise
-    assert {frozenset(x.layers) for x in model.measured if x.use == "pick"} == {
-        frozenset(layers.split()) for layers in bench.asked
-    }
-
-
-def test_what_was_measured_stands_in_the_report(chain: LoadedModel) -> None:
-    """A choice that is predicted a little above the limit may be measured below it."""
-    bench = Bench(known(chain), {"c2 c3": 2.2, "c2": 2.3})
-    found = make_plan(noisy(chain, noise_limits={"y": 2.21}), Goals(), check=bench.check())
-    # Predicted is 2.236, above the limit and within 2 % of it.
-    assert found.plan.quantized_layers == ("c2", "c3")
-    assert found.report.measured_noise == {"y": 2.2}
-    used = limit(found, "noise of y, measured")
-    assert (used.used, used.limit, used.binding) == (2.2, 2.21, True)
-
-
-@pytest.mark.parametrize("objective", ["energy", "weighted", "throughput", "makespan"])
-def test_noise_is_measured_for_every_objective(chain: LoadedModel, objective: Any) -> None:
-    bench = Bench(known(chain), {"c2 c3": 3.5})
-    goals = Goals(objective=objective, search_s=0.1, explain=False)
-    asking = noisy(chain, noise_limits={"y": 2.5}, uses_energy=True)
-    found = make_plan(asking, goals, check=bench.check())
-    assert found.report.measured_noise["y"] <= 2.5
-    assert found.plan.quantized_layers != ("c2", "c3")
-
-
-def test_measured_choices_that_all_are_too_noisy(chain: LoadedModel) -> None:
-    """A limit of latency that needs int8, of which no choice is quiet enough."""
-    free = make_plan(noisy(chain, noise_limits={"y": 1.3}), Goals())
-    assert free.plan.quantized_layers == ("c3",)
-    asking = noisy(chain, noise_limits={"y": 1.3}, latency_ms=free.report.figures.sum_ms + 0.1)
-    told = dict.fromkeys(["c3", "c2", "c1", "c2 c3"], 9.0)
-    with pytest.raises(InfeasibleError) as caught:
-        make_plan(asking, Goals(), check=Bench(known(chain), told).check())
-    text = str(caught.value)
-    assert "latency, at most" in text
-    assert re.search(r"noise of 'y', at most 1.3: |measured as too noisy: one of them", text)
-    asking = replace(asking, noise_limits={"y": 2.4})
-    with pytest.raises(InfeasibleError, match="--noise-runs"):
-        make_plan(asking, Goals(), check=Bench(known(chain), told).check(runs=1))
-
-
-def test_other_limits_that_conflict_are_named_when_noise_is_measured(chain: LoadedModel) -> None:
-    bench = Bench(known(chain), {})
-    with pytest.raises(InfeasibleError) as caught:
-        make_plan(noisy(chain, latency_ms=0.5), Goals(), check=bench.check())
-    assert "latency, at most 0.5 ms: " in str(caught.value)
-    assert "noise" not in str(caught.value)
-    assert bench.asked == []
-
-
-def test_noise_is_measured_in_one_format_only(chain: LoadedModel) -> None:
-    asking = noisy(chain, noise=[known(chain), known(chain)])
-    with pytest.raises(InputError, match="2 noise models"):
-        make_plan(asking, Goals(), check=Bench(known(chain), {}).check())
-
-
-# ------------------------------------------------------------------------------ infeasible
-
-
-def refused(asking: PlanningRequest, goals: Goals | None = None) -> str:
-    with pytest.raises(InfeasibleError) as caught:
-        make_plan(asking, goals or Goals())
-    assert caught.value.exit_code == 5
-    return str(caught.value)
-
-
-INFEASIBLE: dict[str, tuple[dict[str, Any], str]] = {
-    "latency, at most": ({"latency_ms": 7.0}, "latency_ms"),
-    "energy, at most": ({"energy_joule": 0.001}, "energy_joule"),
-    "energy of 'a', at most": ({"server_energy_joule": {"a": 0.0001}}, "server_energy_joule"),
-    "memory of 'a', at most": ({"memory_mib": {"a": 12.0, "b": 12.0}}, "memory_mib"),
-    "noise of 'y', at most": ({"noise_limits": {"y": 1.0}, "latency_ms": 13.8}, "noise_limits"),
-}
-
-
-@pytest.mark.parametrize("name", INFEASIBLE)
-def test_what_is_said_to_be_enough_is(chain: LoadedModel, name: str) -> None:
-    """The named value, typed in as it is printed, makes a plan; a bit less does not."""
-    changes, key = INFEASIBLE[name]
-    goals = Goals(explain=False)
-    asking = noisy(chain, **changes)
-    text = refused(asking, goals)
-    (line,) = [line for line in text.splitlines() if name in line]
-    printed = re.search(r": ([0-9.e+-]+)( \w+)? is enough$", line)
-    assert printed is not None, text
-    enough = float(printed[1])
-    given = changes[key]
-
-    def changed(value: float) -> dict[str, Any]:
-        return {key: {**given, next(iter(given)): value} if isinstance(given, dict) else value}
-
-    make_plan(replace(asking, **changed(enough)), goals)
-    assert name in refused(replace(asking, **changed(enough * 0.9999)), goals)
-
-
-def test_limits_that_conflict_are_named_together(chain: LoadedModel) -> None:
-    text = refused(asked(chain, latency_ms=30.0, memory_mib={"b": 10.5}))
-    assert text.splitlines()[0].startswith("no plan keeps all limits")
-    assert [line.split(",")[0] for line in text.splitlines()[1:-1]] == [
-        "  - latency", "    with memory of 'b'",
-    ]  # fmt: skip
-    assert text.splitlines()[-1] == "loosen one of them, or add a server"
-    # A limit that has nothing to do with it is not named.
-    assert "energy" not in refused(asked(chain, latency_ms=0.1, energy_joule=99.0))
-
-
-def test_conflicts_that_are_apart_are_all_named(chain: LoadedModel) -> None:
-    text = refused(asked(chain, latency_ms=2.0, energy_joule=0.0001))
-    assert all(line.startswith("  - ") for line in text.splitlines()[1:-1])
-    assert len(text.splitlines()) == 4
-    assert text.endswith("loosen one of each group (-), or add a server")
-
-
-def test_pins_against_tensors_that_must_stay(chain: LoadedModel) -> None:
-    text = refused(asked(chain, pins={"c1": "b", "r1": "b"}, closed_links=[("a", "b")]))
-    assert "pins and forbidden servers: enough if 2 layers may stand elsewhere" in text
-    assert "with tensors that stay local, or closed links" in text
-    text = refused(asked(chain, pins={"c3": "b"}, local_tensors=("y",)))
-    assert "enough if 1 layer may stand elsewhere" in text
-    text = refused(asked(chain, pins={"c3": "b"}, latency_ms=0.5))
-    assert "local" not in text
-
-
-def test_a_search_that_ended_too_early_says_so(
-    chain: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def nothing(*_: Any) -> Any:
-        return without(0.0, "none", Status.UNKNOWN), Weights(), None
-
-    monkeypatch.setattr(planning_search, "_solved", nothing)
-    assert "--time-limit" in refused(asked(chain))

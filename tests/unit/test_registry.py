@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tritier.deployment.versions import RELEASES, SECURITY_RELEASE, version_of
 from tritier.documents import (
     Figure,
     HostFacts,
@@ -23,9 +24,7 @@ from tritier.network.registry import Merged, configured_power, merge, server_url
 from tritier.network.requirements import (
     EXTENSIONS,
     FEATURES,
-    SECURITY_FLOOR,
     find_problems,
-    version_of,
 )
 
 FIRST, LATER = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
@@ -275,7 +274,7 @@ def test_a_version_of_unknown_form_is_told() -> None:
 
 
 def test_the_table_goes_from_the_newest_down() -> None:
-    versions = [SECURITY_FLOOR.version, *(feature.version for feature in FEATURES)]
+    versions = [RELEASES[SECURITY_RELEASE], *(feature.version for feature in FEATURES)]
     assert versions == sorted(versions, reverse=True)
 
 

@@ -65,13 +65,15 @@ def test_python_models_are_copies(item: Split) -> None:
     for model in item.manifest.models:
         if model.kind not in ("remote", "mailbox", "key"):
             continue
-        folder = triton_dir() / "models" / model.kind
+        own = triton_dir() / "models" / model.kind
+        sources = [*own.glob("*.py"), *(triton_dir() / "shared").glob("*.py")]
+        assert len({path.name for path in sources}) == len(sources)  # none hides another
         copies = {
             path.rsplit("/", 1)[1]: data
             for path, data in item.files.items()
             if path.startswith(f"{model.server}/{model.name}/1/")
         }
-        assert copies == {path.name: path.read_bytes() for path in folder.glob("*.py")}
+        assert copies == {path.name: path.read_bytes() for path in sources}
 
 
 def test_the_manifest_lists_every_file_but_itself(item: Split) -> None:
