@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .PHONY: demo test unit check regen perf-analyzer bench-hop bench-wire bench-monitor \
-	bench-profile bench-formats bench-noise bench-planner clean
+	bench-profile bench-formats bench-noise bench-planner bench-switches bench-soak bench-overload bench-plane \
+	bench-batches bench-prediction bench-grid bench-overhead bench-super-resolution bench-sharing clean
 
 demo: $(STAMP)
 	$(BIN)/tritier demo --output demo_output
@@ -13,7 +14,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
-# Without real servers, with a tenth of the drawn examples: seconds instead of minutes, on all cores.
+# Without real servers and whole commands, with a tenth of the drawn examples: under a minute, on all cores.
 unit: $(STAMP)
 	TRITIER_QUICK_TESTS=1 $(BIN)/python -m pytest -n auto --dist worksteal tests/unit tests/property tests/golden
 
@@ -68,5 +69,46 @@ $(STAMP): pyproject.toml constraints.txt
 		-e '.[embedded,dev]'
 	touch $@
 
+# Plans that change under load: no request may fail.
+bench-switches: $(STAMP)
+	$(BIN)/python -m benchmarks.switches
+
+# Ten minutes at 70 % of the sustainable load: memory, descriptors and shared memory stay flat.
+bench-soak: $(STAMP)
+	$(BIN)/python -m benchmarks.soak
+
+# A minute of twice the sustainable load.
+bench-overload: $(STAMP)
+	$(BIN)/python -m benchmarks.overload
+
+# What router, TLS and traces cost on a small model.
+bench-plane: $(STAMP)
+	$(BIN)/python -m benchmarks.plane_overhead
+
+# The table of batch sizing: what the super-resolution network takes over mini-batches on one core.
+bench-batches: $(STAMP)
+	$(BIN)/python -m benchmarks.batch_table -o examples/costs/espcn_x3_batches.json
+
+# Latency of over 30 plans, predicted before it is measured.
+bench-prediction: $(STAMP)
+	$(BIN)/python -m benchmarks.prediction -o results/prediction --report docs/reports/predictions.md
+
+# The plan against every baseline, over 40 cells of uplink and slow-down.
+bench-grid: $(STAMP)
+	$(BIN)/python -m benchmarks.baseline_grid -o results/grid --report docs/reports/grid.md
+
+# What serving costs beside computing: entry, split, pipeline.
+bench-overhead: $(STAMP)
+	$(BIN)/python -m benchmarks.serving_overhead -o results/serving_overhead --report docs/reports/serving.md
+
+# The super-resolution network under load, whole and split; fills its report.
+bench-super-resolution: $(STAMP)
+	$(BIN)/python -m benchmarks.super_resolution_sweep -o results/super_resolution \
+		--report docs/reports/super_resolution.md
+
+# Sharers of one core: latencies predicted by queueing, beside those of Triton's rate limiter.
+bench-sharing: $(STAMP)
+	$(BIN)/python -m benchmarks.sharing_queue
+
 clean:
-	rm -rf $(VENV) .tools demo_output .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .tools demo_output results .mypy_cache .ruff_cache .pytest_cache .hypothesis
