@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 
 from tritier.bench.perf_analyzer import Program
 from tritier.doctor import embedded_server, host, meters, shm, tools
+from tritier.doctor.fixes import own_python, pip_install
 from tritier.doctor.report import summed_up
 from tritier.documents import MachineCheck
 
@@ -116,7 +118,7 @@ def test_size_of_shared_memory(total: int, free: int, expected: tuple[str, str, 
 def test_leftovers_are_those_of_servers_of_which_nothing_lives() -> None:
     entries = {"tritier_aa11_x": 2 * MIB, "tritier_aa11_y": MIB, "tritier_bb22_x": MIB, "other": 9}
     check = shm.check_leftovers(entries, {"tritier_bb22_of_another_file"})
-    assert check.found == "2 files, 3.0 MiB, of 1 servers that died"
+    assert check.found == "files: 2 (3.0 MiB), of dead servers: 1"
     assert check.fix == "rm -f /dev/shm/tritier_aa11_*"
     assert not check.demo
     everything = shm.check_leftovers(entries, {"tritier_aa11_x", "tritier_bb22_x"})
@@ -252,3 +254,13 @@ def test_only_what_is_missing_keeps_the_demo_from_running(
 ) -> None:
     data = {"name": "x", "status": status, "found": "", "needed_for": "", "demo": demo}
     assert summed_up([MachineCheck.from_data(data)]).can_run_demo is runs
+
+
+def test_the_own_interpreter_is_shown_relative_to_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert own_python() == sys.executable
+    monkeypatch.chdir(Path(sys.executable).parent.parent)
+    assert own_python() == str(Path("bin") / Path(sys.executable).name)
+    assert pip_install("my python", "a>=1") == "'my python' -m pip install 'a>=1'"

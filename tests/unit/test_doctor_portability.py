@@ -51,7 +51,9 @@ def test_generated_repositories_have_no_errors(name: str, trees: dict[str, Path]
     assert found(report, "error") == []
     assert report.errors == 0
     lacking = {item.field for item in found(report, "warning") if item.field.startswith("import")}
-    assert lacking == {"import grpc", "import tritonclient"}
+    assert lacking == {"import grpc, tritonclient"}
+    agent = [x for x in found(report, "info") if x.field.startswith("import")]
+    assert {"import onnxruntime", "import pynvml"} <= {item.field for item in agent}
     assert all("pip install" in x.fix for x in report.findings if x.field.startswith("import"))
 
 
@@ -198,6 +200,12 @@ def test_missing_and_broken_files_are_told(tree: Path) -> None:
         ("golden__c70393fd__c1", "1/model.onnx"),
         ("golden__whole", "config.pbtxt"),
     }
+
+
+def test_a_module_that_is_no_python_is_told(tree: Path) -> None:
+    (tree / CALL / "1" / "peer.py").write_text("def (")
+    errors = found(check_repositories(tree, NEW), "error")
+    assert [(item.field, item.why) for item in errors] == [("1/peer.py", "is not valid Python")]
 
 
 def test_modules_and_names_that_the_table_lacks_are_told(tree: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
-import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from tritier.deployment import embedded
 from tritier.deployment.versions import RELEASES, dotted, insecurity
+from tritier.doctor.fixes import pip_install
 from tritier.documents import MachineCheck
 from tritier.errors import ServerError
 
@@ -45,7 +45,7 @@ def check_server(obstacle: str | None, version: str | None, python: str) -> Mach
     )
 
 
-def check_libraries(missing: Sequence[str] | None, python: str = sys.executable) -> MachineCheck:
+def check_libraries(missing: Sequence[str] | None, python: str = "python") -> MachineCheck:
     """`missing`: names of shared libraries that the loader does not find; None: there is no server
     to ask about."""
     if missing is None:
@@ -102,7 +102,7 @@ def check_age(version: str | None) -> MachineCheck:
 
 
 def _install(python: str) -> str:
-    return f"{shlex.quote(python)} -m pip install {_PIN} 'numpy>=1.26,<2'"
+    return pip_install(python, _PIN, "numpy>=1.26,<2")
 
 
 def obstacle_now() -> str | None:

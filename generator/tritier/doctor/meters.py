@@ -6,13 +6,13 @@ The agent's own modules are asked, so that this says what a server here would sa
 from __future__ import annotations
 
 import importlib
-import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from tritier.doctor.fixes import pip_install
 from tritier.documents import MachineCheck
 from tritier.resources import triton_dir
 
@@ -21,11 +21,11 @@ _COUNTERS = Path("/sys/class/powercap")
 
 
 def check_gpu(
-    gpus: Sequence[Mapping[str, Any]], has_package: bool, python: str = sys.executable
+    gpus: Sequence[Mapping[str, Any]], has_package: bool, python: str = "python"
 ) -> MachineCheck:
     """GPUs that NVML tells of. None is fine: everything works on CPUs."""
     names = ", ".join(str(gpu["name"]) for gpu in gpus)
-    fix = None if has_package else f"{shlex.quote(python)} -m pip install 'nvidia-ml-py>=12'"
+    fix = None if has_package else pip_install(python, "nvidia-ml-py>=12")
     lacking = "no NVIDIA GPU or driver" if has_package else "nvidia-ml-py is not installed"
     return MachineCheck(
         name="GPU (NVML)",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
-import shlex
-import sys
 from collections.abc import Callable, Iterable, Sequence
 
 from packaging.requirements import InvalidRequirement, Requirement
 
+from tritier.doctor.fixes import pip_install
 from tritier.documents import MachineCheck
 
 DISTRIBUTION = "tritier"
@@ -50,7 +49,7 @@ def own_requirements() -> list[str] | None:
 def check_packages(
     requirements: Sequence[str] | None,
     version_of: VersionOf = installed_version,
-    python: str = sys.executable,
+    python: str = "python",
 ) -> list[MachineCheck]:
     """A check of the core and of each extra that `requirements` name; one that says that nothing is
     known if they are None."""
@@ -61,7 +60,7 @@ def check_packages(
                 status="warning",
                 found="tritier is not installed, it runs from its sources: its needs are unknown",
                 needed_for="knowing what is missing",
-                fix=f"{_shown(python)} -m pip install '.[embedded,demo]'",
+                fix=pip_install(python, ".[embedded,demo]"),
             )
         ]
     groups = _groups(requirements)
@@ -108,13 +107,12 @@ def _check(
         else:
             continue
         wanted.append(_specified(item))
-    command = " ".join(shlex.quote(text) for text in wanted)
     return MachineCheck(
         name=f"packages: {extra}",
         status="missing" if faults else "ok",
         found="; ".join(faults) or f"all {len(items)} are installed",
         needed_for=_USES.get(extra, f"the extra '{extra}'"),
-        fix=f"{_shown(python)} -m pip install {command}" if faults else None,
+        fix=pip_install(python, *wanted) if faults else None,
         demo=extra in _DEMO,
     )
 
@@ -122,7 +120,3 @@ def _check(
 def _specified(item: Requirement) -> str:
     extras = f"[{','.join(sorted(item.extras))}]" if item.extras else ""
     return f"{item.name}{extras}{item.specifier}"
-
-
-def _shown(python: str) -> str:
-    return shlex.quote(python)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tritier.doctor.releases import ReleaseTable, has, since
 from tritier.doctor.subjects import Subject
 from tritier.documents import PortabilityFinding, ReleaseFacts
+from tritier.documents.doctor import FindingLevel
+from tritier.resources import triton_dir
 
 _UTILS = "triton_python_backend_utils"
 _UTILS_NAME = "pb_utils"
+# What is pushed to a server as the agent.
+_AGENT = ("models/agent", "shared")
 DOCKERFILE = "docker/tritonserver.Dockerfile"
 
 
@@ -53,6 +56,10 @@ def _model_findings(
 ) -> Iterator[PortabilityFinding]:
     if not (subject.folder / "1" / "model.py").is_file():
         yield subject.says("error", "1/model.py", "is not there", "tritier generate, again")
+    for path in subject.modules:
+        if _parsed(path) is None:
+            why = "is not valid Python"
+            yield subject.says("error", f"1/{path.name}", why, "tritier generate, again")
     for name in sorted(called_api(subject.modules)):
         first = since(table.python_api, name)
         if first is None and not name.startswith("request."):
@@ -73,30 +80,54 @@ def _model_findings(
 def _package_findings(
     models: list[Subject], table: ReleaseTable, facts: ReleaseFacts
 ) -> Iterator[PortabilityFinding]:
+    """Once for each server and package; for the agent once."""
     for server in dict.fromkeys(item.row.server for item in models):
-        for module, count in sorted(_imported_by_each(models, server).items()):
-            known = table.packages.get(module)
-            if known is not None and known.in_image:
-                continue
-            package = known.distribution if known else module
-            unknown = "" if known else ", and the release table does not know it"
-            yield PortabilityFinding(
-                level="warning",
-                server=server,
-                model=None,
-                field=f"import {module}",
-                why=f"{count} Python models need it; the stock image of {facts.release} does not "
-                f"have it{unknown}",
-                fix=f"in the image: pip install '{package}' (Python {facts.python}); "
-                f"{DOCKERFILE} does",
-            )
+        own = [item.modules for item in models if item.row.server == server]
+        # One by one: a module of one model is no module of another.
+        used = [imported_modules(files) for files in own]
+        for package, modules in _lacking(set().union(*used), table).items():
+            count = sum(bool(modules & names) for names in used)
+            who = f"{count} Python models need it"
+            yield _lack("warning", server, who, package, modules, table, facts)
+    needed = imported_modules(
+        path for folder in _AGENT for path in (triton_dir() / folder).glob("*.py")
+    )
+    for package, modules in _lacking(needed, table).items():
+        who = "the agent of `tritier profile`, `monitor` and `servers check` needs it"
+        yield _lack("info", None, who, package, modules, table, facts)
 
 
-def _imported_by_each(models: list[Subject], server: str) -> Counter[str]:
-    """Module -> how many models of the server import it. Models are looked at one by one: a module
-    of one is no module of another."""
-    own = (item.modules for item in models if item.row.server == server)
-    return Counter(name for files in own for name in imported_modules(files))
+def _lacking(modules: set[str], table: ReleaseTable) -> dict[str, set[str]]:
+    """Package to install -> modules of it, of those that the image is not known to have."""
+    found: dict[str, set[str]] = {}
+    for module in sorted(modules):
+        known = table.packages.get(module)
+        if known is None or not known.in_image:
+            found.setdefault(known.distribution if known else module, set()).add(module)
+    return found
+
+
+def _lack(
+    level: FindingLevel,
+    server: str | None,
+    who: str,
+    package: str,
+    modules: set[str],
+    table: ReleaseTable,
+    facts: ReleaseFacts,
+) -> PortabilityFinding:
+    why = (
+        f"{who}; the recipe of the stock image (read for {table.image_recipe}) does not install it"
+    )
+    if not modules & set(table.packages):
+        why = f"{who}, and the release table does not know it"
+    fix = f"in the image: pip install '{package}' (Python {facts.python})"
+    if modules & set(table.packages):
+        fix += f", as {DOCKERFILE} does"
+    names = ", ".join(sorted(modules))
+    return PortabilityFinding(
+        level=level, server=server, model=None, field=f"import {names}", why=why, fix=fix
+    )
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:
@@ -108,7 +139,15 @@ def _imports(tree: ast.AST) -> Iterator[str]:
 
 
 def _tree(file: Path) -> ast.AST:
-    return ast.parse(file.read_text(encoding="utf-8"), filename=file.name)
+    """What stands in a module; nothing if it is not Python."""
+    return _parsed(file) or ast.Module(body=[], type_ignores=[])
+
+
+def _parsed(file: Path) -> ast.Module | None:
+    try:
+        return ast.parse(file.read_text(encoding="utf-8"), filename=file.name)
+    except (SyntaxError, ValueError):  # also what is no text
+        return None
 
 
 def _type_name(subject: Subject, number: int) -> str:

@@ -60,6 +60,7 @@ class ReleaseTable(Document):
     python_types: Since = Field(description="types of tensors of Python models")
     server_options: Since = Field(description="options of tritonserver")
     onnxruntime_parameters: tuple[str, ...]
+    image_recipe: str = Field(description="release whose recipe says what is in the image")
     packages: dict[str, KnownPackage]
 
     @classmethod

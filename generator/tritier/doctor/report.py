@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import tritier
 from tritier.deployment.security import hiding_obstacle
 from tritier.doctor import embedded_server, host, meters, packages, shm, tools
+from tritier.doctor.fixes import own_python
 from tritier.documents import DoctorReport, MachineCheck
 from tritier.planner.pulp_solvers import installed_solvers
 
@@ -21,7 +21,7 @@ def machine_report(folders: tuple[Path, ...] = (Path(),)) -> DoctorReport:
     return summed_up(
         [
             *_basics(),
-            *packages.check_packages(packages.own_requirements()),
+            *packages.check_packages(packages.own_requirements(), python=own_python()),
             *_embedded(),
             *_shared_memory(),
             *_programs(folders),
@@ -60,8 +60,8 @@ def _basics() -> list[MachineCheck]:
 def _embedded() -> list[MachineCheck]:
     version = packages.installed_version(embedded_server.WHEEL)
     return [
-        embedded_server.check_server(embedded_server.obstacle_now(), version, sys.executable),
-        embedded_server.check_libraries(embedded_server.missing_libraries()),
+        embedded_server.check_server(embedded_server.obstacle_now(), version, own_python()),
+        embedded_server.check_libraries(embedded_server.missing_libraries(), own_python()),
         embedded_server.check_stub(host.python_version()[:2], embedded_server.stub_versions()),
         embedded_server.check_age(version),
     ]
@@ -78,9 +78,9 @@ def _shared_memory() -> list[MachineCheck]:
 def _programs(folders: tuple[Path, ...]) -> list[MachineCheck]:
     return [
         tools.perf_analyzer_here(folders),
-        tools.check_locust(packages.installed_version("locust")),
+        tools.check_locust(packages.installed_version("locust"), own_python()),
         tools.check_browser(tools.browsers_here()),
-        *tools.check_solvers(installed_solvers()),
+        *tools.check_solvers(installed_solvers(), own_python()),
     ]
 
 
@@ -88,6 +88,6 @@ def _meters() -> list[MachineCheck]:
     facts = meters.agent_facts()
     has_package = packages.installed_version("nvidia-ml-py") is not None
     return [
-        meters.check_gpu(facts.nvml.gpus(), has_package),
+        meters.check_gpu(facts.nvml.gpus(), has_package, own_python()),
         meters.check_energy(meters.rapl_counters(facts), meters.has_hidden_counters()),
     ]

@@ -62,7 +62,7 @@ def check_leftovers(
     found = "none"
     if dead:
         size = sum(dead.values()) / _MIB
-        found = f"{len(dead)} files, {size:.1f} MiB, of {len(groups)} servers that died"
+        found = f"files: {len(dead)} ({size:.1f} MiB), of dead servers: {len(groups)}"
     patterns = " ".join(f"{shlex.quote(str(folder / group))}*" for group in groups)
     return MachineCheck(
         name="shared memory left over",

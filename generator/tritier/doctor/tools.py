@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
 import shutil
-import sys
 from collections.abc import Collection
 from pathlib import Path
 
 from tritier.bench.perf_analyzer import USUAL, Program, find_program
+from tritier.doctor.fixes import pip_install
 from tritier.documents import MachineCheck
 from tritier.errors import InputError
 from tritier.planner.pulp_solvers import CBC, DEFAULT_SOLVER
@@ -32,14 +31,14 @@ def check_perf_analyzer(program: Program | None, reason: str = "") -> MachineChe
     )
 
 
-def check_locust(version: str | None, python: str = sys.executable) -> MachineCheck:
+def check_locust(version: str | None, python: str = "python") -> MachineCheck:
     """Locust, by the version of its package."""
     return MachineCheck(
         name="Locust",
         status="ok" if version else "missing",
         found=version or "not installed",
         needed_for="`tritier load`",
-        fix=None if version else f"{shlex.quote(python)} -m pip install 'locust>=2.40'",
+        fix=None if version else pip_install(python, "locust>=2.40"),
     )
 
 
@@ -56,7 +55,7 @@ def check_browser(found: Collection[str]) -> MachineCheck:
     )
 
 
-def check_solvers(installed: Collection[str], python: str = sys.executable) -> list[MachineCheck]:
+def check_solvers(installed: Collection[str], python: str = "python") -> list[MachineCheck]:
     """`installed`: names of solvers that PuLP can call here."""
     uses = {
         DEFAULT_SOLVER: ("`tritier plan` where limits bind", "highspy>=1.10"),
@@ -68,7 +67,7 @@ def check_solvers(installed: Collection[str], python: str = sys.executable) -> l
             status="ok" if name in installed else "missing",
             found="can be called" if name in installed else "not installed",
             needed_for=use,
-            fix=None if name in installed else _pip(python, package),
+            fix=None if name in installed else pip_install(python, "--force-reinstall", package),
         )
         for name, (use, package) in uses.items()
     ]
@@ -85,7 +84,3 @@ def perf_analyzer_here(folders: tuple[Path, ...]) -> MachineCheck:
 def browsers_here() -> list[str]:
     """Which of browser and driver are in PATH."""
     return [name for name in _BROWSER if shutil.which(name)]
-
-
-def _pip(python: str, package: str) -> str:
-    return f"{shlex.quote(python)} -m pip install --force-reinstall {shlex.quote(package)}"
