@@ -107,7 +107,8 @@ MUTATIONS = {
                         "default_model_filename", "/m.onnx"),
     "loopback": (CALL, "10.0.0.2:8001", "127.0.0.1:8001", "warning", "parameters.url",
                  "127.0.0.1"),
-    "no address": (CALL, "10.0.0.2:8001", "", "warning", "parameters.url", "empty"),
+    "no address": (CALL, "10.0.0.2:8001", "", "warning", "parameters.url",
+                   "no address of server 'edge'"),
     "wiring": (ENTRY, 'model_name: "golden__c70393fd__c1__call"', 'model_name: "gone"',
                "error", "ensemble_scheduling", "gone"),
     "level": (ONNX_MODEL, "max_batch_size", "optimization { graph { level: 7 } } max_batch_size",
@@ -222,6 +223,15 @@ def test_the_security_floor_is_told_of_older_releases(tree: Path) -> None:
     assert [x.level for x in older if "security" in x.why] == ["warning"]
     newer = [x for x in check_repositories(tree, NEW).findings if x.field == "release"]
     assert not [x for x in newer if "security" in x.why]
+
+
+def test_a_router_without_an_address_is_told(trees: dict[str, Path], tmp_path: Path) -> None:
+    tree = shutil.copytree(trees[FAMILY], tmp_path / "repos")
+    assert "parameters.urls" not in {x.field for x in check_repositories(tree, NEW).findings}
+    replaced(tree, ENTRY, '\\"edge\\": \\"10.0.0.2:8001\\"', '\\"else\\": \\"localhost:8001\\"')
+    found_there = {x.why for x in check_repositories(tree, NEW).findings if "urls" in x.field}
+    assert "has no address of server 'edge'" in found_there
+    assert any(why.startswith("localhost:8001 is this machine") for why in found_there)
 
 
 def test_a_folder_that_was_not_generated_is_refused(tmp_path: Path) -> None:

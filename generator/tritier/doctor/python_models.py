@@ -119,10 +119,11 @@ def _lack(
     why = (
         f"{who}; the recipe of the stock image (read for {table.image_recipe}) does not install it"
     )
-    if not modules & set(table.packages):
+    if not modules & set(table.packages):  # none or all: they are of one package
         why = f"{who}, and the release table does not know it"
     fix = f"in the image: pip install '{package}' (Python {facts.python})"
-    if modules & set(table.packages):
+    known = [table.packages[name] for name in modules if name in table.packages]
+    if known and all(item.in_dockerfile for item in known):
         fix += f", as {DOCKERFILE} does"
     names = ", ".join(sorted(modules))
     return PortabilityFinding(

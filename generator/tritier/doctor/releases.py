@@ -39,6 +39,7 @@ class KnownPackage(Document):
 
     distribution: str = Field(description="what pip installs, with its limits")
     in_image: bool = Field(description="whether the stock image has it for Python models")
+    in_dockerfile: bool = Field(description="whether this project's image of a server has it")
 
 
 # The first release that is *known* to have something, which may be older -> what has been there

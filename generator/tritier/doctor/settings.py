@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -117,18 +117,35 @@ def _path_findings(subject: Subject) -> Iterator[PortabilityFinding]:
 
 def _address_findings(subject: Subject) -> Iterator[PortabilityFinding]:
     """Addresses of other servers that are not there, or mean the container itself."""
-    parameters = subject.config.parameters
+    texts = {name: value.string_value for name, value in subject.config.parameters.items()}
+    for server in _without_address(subject, texts):
+        at = "parameters.urls" if subject.row.kind == "router" else "parameters.url"
+        yield subject.says("warning", at, f"has no address of server '{server}'", _PEERS)
     for name in ("url", "urls", "poison"):
-        if name not in parameters:
-            continue
-        text = parameters[name].string_value
-        if not text:
-            why = "is empty: the address of the other server is not known"
-            yield subject.says("warning", f"parameters.{name}", why, _PEERS)
-        for address in sorted(set(_addresses(name, text))):
+        for address in sorted(set(_addresses(name, texts.get(name, "")))):
             if address and is_loopback(address):
                 why = f"{address} is this machine: in a container it is the container itself"
                 yield subject.says("warning", f"parameters.{name}", why, _PEERS)
+
+
+def _without_address(subject: Subject, texts: Mapping[str, str]) -> list[str]:
+    """Servers that the model calls, and for which it has no address."""
+    if subject.row.kind == "remote":
+        return [] if texts.get("url") else [texts.get("server", "")]
+    if subject.row.kind == "router":
+        known, plans = _json(texts.get("urls")), _json(texts.get("plans"))
+        called = {name for plan in plans.values() for name in plan.get("servers", ())}
+        return sorted(called - set(known) - {subject.row.server})
+    return []
+
+
+def _json(text: str | None) -> dict[str, Any]:
+    """A mapping in a parameter; an empty one for anything else."""
+    try:
+        data = json.loads(text or "")
+    except ValueError:
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def _addresses(name: str, text: str) -> list[str]:
