@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from tritier.doctor.releases import ReleaseTable, has, since
@@ -20,24 +22,25 @@ _AGENT = ("models/agent", "shared")
 DOCKERFILE = "docker/tritonserver.Dockerfile"
 
 
+@dataclass(frozen=True)
+class ModuleFacts:
+    """What stands in a module: top-level names that it imports, names of Triton's Python API that
+    it uses (`Tensor`, `request.is_cancelled`, ...)."""
+
+    imports: frozenset[str]
+    api: frozenset[str]
+
+
 def imported_modules(files: Iterable[Path]) -> set[str]:
     """Top-level modules that these files import, without each other and the standard library."""
     files = list(files)
-    found = {name.split(".")[0] for file in files for name in _imports(_tree(file))}
+    found = {name for file in files if (facts := _facts(file)) for name in facts.imports}
     return found - {file.stem for file in files} - set(sys.stdlib_module_names) - {_UTILS}
 
 
 def called_api(files: Iterable[Path]) -> set[str]:
-    """Names of Triton's Python API that these files use: `Tensor`, `request.is_cancelled`, ..."""
-    found = set()
-    for file in files:
-        for node in ast.walk(_tree(file)):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                if node.value.id == _UTILS_NAME:
-                    found.add(node.attr)
-                elif node.value.id == "request" and isinstance(node.ctx, ast.Load):
-                    found.add(f"request.{node.attr}")
-    return found
+    """Names of Triton's Python API that these files use."""
+    return {name for file in files if (facts := _facts(file)) for name in facts.api}
 
 
 def python_findings(
@@ -57,7 +60,7 @@ def _model_findings(
     if not (subject.folder / "1" / "model.py").is_file():
         yield subject.says("error", "1/model.py", "is not there", "tritier generate, again")
     for path in subject.modules:
-        if _parsed(path) is None:
+        if _facts(path) is None:
             why = "is not valid Python"
             yield subject.says("error", f"1/{path.name}", why, "tritier generate, again")
     for name in sorted(called_api(subject.modules)):
@@ -131,24 +134,28 @@ def _lack(
     )
 
 
-def _imports(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
-
-
-def _tree(file: Path) -> ast.AST:
-    """What stands in a module; nothing if it is not Python."""
-    return _parsed(file) or ast.Module(body=[], type_ignores=[])
-
-
-def _parsed(file: Path) -> ast.Module | None:
+def _facts(file: Path) -> ModuleFacts | None:
+    """None for what is not Python."""
     try:
-        return ast.parse(file.read_text(encoding="utf-8"), filename=file.name)
+        return _facts_of(file.read_bytes())
     except (SyntaxError, ValueError):  # also what is no text
         return None
+
+
+@functools.lru_cache(maxsize=256)  # the models of a server are mostly copies of the same modules
+def _facts_of(source: bytes) -> ModuleFacts:
+    imports, api = set(), set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            imports.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            imports.add(node.module.split(".")[0])
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if node.value.id == _UTILS_NAME:
+                api.add(node.attr)
+            elif node.value.id == "request":
+                api.add(f"request.{node.attr}")
+    return ModuleFacts(frozenset(imports), frozenset(api))
 
 
 def _type_name(subject: Subject, number: int) -> str:
