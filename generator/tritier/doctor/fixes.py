@@ -7,13 +7,17 @@ import sys
 from pathlib import Path
 
 
-def own_python() -> str:
-    """The interpreter that runs this, relative to the current folder if it lies in it."""
-    path = Path(sys.executable)
+def shown_path(path: Path) -> str:
+    """Relative to the current folder if it lies in it."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def own_python() -> str:
+    """The interpreter that runs this."""
+    return shown_path(Path(sys.executable))
 
 
 def pip_install(python: str, *arguments: str) -> str:

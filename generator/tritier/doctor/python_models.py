@@ -90,7 +90,7 @@ def _package_findings(
         used = [imported_modules(files) for files in own]
         for package, modules in _lacking(set().union(*used), table).items():
             count = sum(bool(modules & names) for names in used)
-            who = f"{count} Python models need it"
+            who = f"Python models that need it: {count}"
             yield _lack("warning", server, who, package, modules, table, facts)
     needed = imported_modules(
         path for folder in _AGENT for path in (triton_dir() / folder).glob("*.py")

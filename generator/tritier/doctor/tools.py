@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from tritier.bench.perf_analyzer import USUAL, Program, find_program
-from tritier.doctor.fixes import pip_install
+from tritier.doctor.fixes import pip_install, shown_path
 from tritier.documents import MachineCheck
 from tritier.errors import InputError
 from tritier.planner.pulp_solvers import CBC, DEFAULT_SOLVER
@@ -25,7 +25,7 @@ def check_perf_analyzer(program: Program | None, reason: str = "") -> MachineChe
     return MachineCheck(
         name="perf_analyzer",
         status="ok" if program else "missing",
-        found=f"{program.version}, {program.path}" if program else _HOW.sub("", reason),
+        found=f"{program.version}, {shown_path(program.path)}" if program else _HOW.sub("", reason),
         needed_for="`tritier bench`, `tritier calibrate`",
         fix=None if program else fix,
     )
