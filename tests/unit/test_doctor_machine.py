@@ -51,6 +51,10 @@ def test_memory(available: int, expected: tuple[str, str, bool]) -> None:
     assert told(host.check_memory(8 * GIB, available)) == expected
 
 
+def test_memory_that_is_not_told_keeps_nothing_from_running() -> None:
+    assert told(host.check_memory(0, 0)) == ("warning", "this system does not tell", True)
+
+
 @pytest.mark.parametrize(
     ("soft", "hard", "status", "fix"),
     [
@@ -93,6 +97,14 @@ def test_tracing(scope: int | None, fix: str) -> None:
     )  # fmt: skip
     check = host.check_tracing("refused", scope)
     assert (check.status, check.found, check.fix) == ("warning", "refused", fix)
+
+
+def test_a_trial_that_breaks_is_an_obstacle() -> None:
+    def broken() -> str | None:
+        raise FileNotFoundError(2, "no such file", "/bin/sh")
+
+    assert "the trial broke" in (host.tracing_obstacle(broken) or "")
+    assert host.tracing_obstacle(lambda: None) is None
 
 
 def test_the_restriction_of_the_kernel_is_read(tmp_path: Path) -> None:

@@ -140,15 +140,18 @@ def missing_libraries() -> list[str] | None:
 
 def _not_found(program: Path, variables: dict[str, str]) -> list[str]:
     """The loader itself is asked, as ldd does: nothing of the program runs."""
-    done = subprocess.run(
-        [str(program)],
-        env={**variables, "LD_TRACE_LOADED_OBJECTS": "1"},
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=_LDD_TIMEOUT_S,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [str(program)],
+            env={**variables, "LD_TRACE_LOADED_OBJECTS": "1"},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_LDD_TIMEOUT_S,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):  # a program of another system, or another libc
+        return [program.name]
     lines = [line.strip() for line in done.stdout.splitlines()]
     return [line.split()[0] for line in lines if line.endswith("not found")]
 

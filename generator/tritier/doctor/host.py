@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import resource
 import socket
+import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tritier.deployment.security import hiding_obstacle
 from tritier.documents import MachineCheck
 from tritier.documents.doctor import CheckStatus
 
@@ -55,12 +57,15 @@ def check_cores(cores: int) -> MachineCheck:
 def check_memory(total_bytes: int, available_bytes: int) -> MachineCheck:
     """What this process may use, by the limit of its cgroup."""
     status: CheckStatus = "ok"
-    if available_bytes < ENOUGH_MEMORY_BYTES:
+    found = f"{available_bytes / _GIB:.1f} of {total_bytes / _GIB:.1f} GiB available"
+    if total_bytes == 0:
+        status, found = "warning", "this system does not tell"
+    elif available_bytes < ENOUGH_MEMORY_BYTES:
         status = "missing" if available_bytes < LEAST_MEMORY_BYTES else "warning"
     return MachineCheck(
         name="memory",
         status=status,
-        found=f"{available_bytes / _GIB:.1f} of {total_bytes / _GIB:.1f} GiB available",
+        found=found,
         needed_for=f"a lab of three servers: {ENOUGH_MEMORY_BYTES // _GIB} GiB",
         fix=None if status == "ok" else "ps -eo rss,pid,comm --sort=-rss | head -n 12",
         demo=True,
@@ -142,6 +147,14 @@ def loopback_obstacle() -> str | None:
     except OSError as error:
         return f"127.0.0.1 can't be bound: {error.strerror}"
     return None
+
+
+def tracing_obstacle(trial: Callable[[], str | None] = hiding_obstacle) -> str | None:
+    """Why a key can't be hidden here, or why that can't be tried; None if it can."""
+    try:
+        return trial()
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"the trial broke: {error}"
 
 
 def newest_file_s(files: Sequence[Path]) -> float:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import tritier
-from tritier.deployment.security import hiding_obstacle
 from tritier.doctor import embedded_server, host, meters, packages, shm, tools
 from tritier.doctor.fixes import own_python
 from tritier.documents import DoctorReport, MachineCheck
@@ -53,7 +52,7 @@ def _basics() -> list[MachineCheck]:
         host.check_open_files(*host.open_files()),
         host.check_loopback(host.loopback_obstacle()),
         host.check_clock(host.now_s(), host.newest_file_s(host.own_files())),
-        host.check_tracing(hiding_obstacle(), host.yama_scope()),
+        host.check_tracing(host.tracing_obstacle(), host.yama_scope()),
     ]
 
 
