@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import mmap
 import re
+import secrets
 import shlex
 import shutil
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from tests.helpers.portable import replaced, written
 from tritier.cli import main
+from tritier.doctor import shm
 from tritier.documents import DoctorReport, PortabilityReport
 
 Capture = pytest.CaptureFixture[str]
@@ -57,6 +60,24 @@ def test_the_table_says_the_same(capsys: Capture) -> None:
         if "fix" in check and not check["fix"].startswith("rm "):
             assert check["fix"] in err
     assert "`tritier demo` can run here" in err
+
+
+def test_shared_memory_that_a_process_holds_is_not_left_over() -> None:
+    path = shm.SHARED_MEMORY / f"tritier_{secrets.token_hex(4)}_held"
+    path.write_bytes(b"x" * 4096)
+    try:
+        with path.open("r+b") as file, mmap.mmap(file.fileno(), 0):
+            file.close()  # Triton does: what stays is the mapping
+            assert path.name not in left_over()
+        assert path.name in left_over()
+    finally:
+        path.unlink()
+
+
+def left_over() -> set[str]:
+    """Names of own files in shared memory that doctor would remove."""
+    entries, mapped = shm.own_entries(), shm.mapped_names()
+    return {x for x in entries if shm.check_leftovers({x: entries[x]}, mapped).status != "ok"}
 
 
 def test_repositories(capsys: Capture, tmp_path: Path) -> None:

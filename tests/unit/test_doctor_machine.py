@@ -119,7 +119,8 @@ def test_the_restriction_of_the_kernel_is_read(tmp_path: Path) -> None:
     [
         (GIB, GIB, ("ok", "1,024 of 1,024 MiB free", False)),
         (GIB, 100 * MIB, ("warning", "100 of 1,024 MiB free", True)),
-        (64 * MIB, 60 * MIB, ("missing", "60 of 64 MiB free", True)),
+        (64 * MIB, 64 * MIB, ("warning", "64 of 64 MiB free", True)),
+        (64 * MIB, 40 * MIB, ("missing", "40 of 64 MiB free", True)),
         (0, 0, ("missing", "/dev/shm is not there", True)),
     ],
 )

@@ -16,12 +16,11 @@ from tritier.documents import MachineCheck
 from tritier.documents.doctor import CheckStatus
 
 OLDEST_PYTHON = (3, 11)
-# Three servers with eight models, the client and the relay were seen to take about 1 GiB; less
-# than this is not tried here.
+# `tritier demo` took 962 MiB at its greatest (measured, docs/doctor.md).
 LEAST_MEMORY_BYTES = 1 << 30
 ENOUGH_MEMORY_BYTES = 2 << 30
 ENOUGH_CORES = 2
-# Each server, Python model and connection has some; the usual 1024 is plenty for a lab.
+# No process of the demo had more than 29 open; users of `tritier load` have some each.
 ENOUGH_FILES = 1024
 LEAST_FILES = 256
 _GIB = 1 << 30

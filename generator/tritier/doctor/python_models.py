@@ -144,7 +144,8 @@ def _facts(file: Path) -> ModuleFacts | None:
 
 @functools.lru_cache(maxsize=256)  # the models of a server are mostly copies of the same modules
 def _facts_of(source: bytes) -> ModuleFacts:
-    imports, api = set(), set()
+    imports: set[str] = set()
+    api: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             imports.update(alias.name.split(".")[0] for alias in node.names)
