@@ -13,8 +13,8 @@ from tritier.documents import MachineCheck
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - POSIX shared memory, not a temporary file
 _MIB = 1024 * 1024
-# `tritier demo` took 41 MiB at its greatest (measured, docs/doctor.md). A container has 64 MiB unless
-# it is given more.
+# `tritier demo` took 41 MiB at its greatest (measured, docs/doctor.md). A container has 64 MiB
+# unless it is given more.
 LEAST_BYTES = 48 * _MIB
 ENOUGH_BYTES = 256 * _MIB
 _OWN = "tritier_"
