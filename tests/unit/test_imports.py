@@ -40,9 +40,10 @@ ALLOWED = {
     "bench": BASE | {"deployment", "graph", "divider"},
     "costs": BASE | {"planner"},
     "report": BASE | {"graph", "repository"},
+    "doctor": BASE | {"bench", "deployment", "graph", "planner", "repository"},
     "workflow": WORKFLOW | {"costs"},
     "demo": WORKFLOW | {"workflow"},
-    "cli": WORKFLOW | {"workflow", "demo", "vision", "bench", "costs", "report"},
+    "cli": WORKFLOW | {"workflow", "demo", "vision", "bench", "costs", "report", "doctor"},
 }
 # What the planner may use of all else: nothing that reads, writes or talks; a clock for limits.
 PURE = {

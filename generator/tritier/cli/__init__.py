@@ -17,6 +17,7 @@ from tritier.cli.compare import compare_command
 from tritier.cli.cost import cost_command
 from tritier.cli.demo import demo_command
 from tritier.cli.deploy import deploy_command, undeploy_command
+from tritier.cli.doctor import doctor_command
 from tritier.cli.formats import formats_command
 from tritier.cli.generate import generate_command
 from tritier.cli.import_plan import import_plan_command
@@ -56,6 +57,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"auto_envvar_prefix": "TRITIER", "help_option_names": ["-h", "--help"]},
 )
+app.command("doctor")(doctor_command)
 app.command("prepare")(prepare_command)
 app.command("inspect")(inspect_command)
 app.command("ranges")(ranges_command)

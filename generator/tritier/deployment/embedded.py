@@ -57,7 +57,7 @@ def prepare_backends(folder: Path) -> Path:
 
     The stub must be the one of this interpreter's version, beside the backend's library.
     """
-    server = _server_dir()
+    server = server_dir()
     source = server / "backends" / "python"
     target = folder / "python"
     stub = server / "python_backend_stubs" / _python_version() / "triton_python_backend_stub"
@@ -83,7 +83,7 @@ def prepare_backends(folder: Path) -> Path:
 def command(server: EmbeddedServer) -> list[str]:
     """The command line. Everything on loopback, explicit model control, nothing auto-completed."""
     options = [
-        str(_server_dir() / "bin" / "tritonserver"),
+        str(server_dir() / "bin" / "tritonserver"),
         f"--id={server.name}",
         f"--model-repository={server.repository}",
         f"--backend-directory={server.backends}",
@@ -107,18 +107,23 @@ def command(server: EmbeddedServer) -> list[str]:
 def environment(server: EmbeddedServer) -> dict[str, str]:
     """The environment in which the server and its Python stubs find their libraries."""
     site = Path(sysconfig.get_path("purelib"))
-    libraries = [
-        str(site / "nvidia_pytriton.libs"),
-        sysconfig.get_config_var("LIBDIR") or "",
-        os.environ.get("LD_LIBRARY_PATH", ""),
-    ]
     return {
         **os.environ,
-        "LD_LIBRARY_PATH": ":".join(filter(None, libraries)),
+        "LD_LIBRARY_PATH": library_path(),
         "PYTHONPATH": str(site),
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
         **server.environment,
     }
+
+
+def library_path() -> str:
+    """LD_LIBRARY_PATH of the server: the wheel's libraries, libpython, and what is set already."""
+    libraries = [
+        str(Path(sysconfig.get_path("purelib")) / "nvidia_pytriton.libs"),
+        sysconfig.get_config_var("LIBDIR") or "",
+        os.environ.get("LD_LIBRARY_PATH", ""),
+    ]
+    return ":".join(filter(None, libraries))
 
 
 def start(server: EmbeddedServer) -> int:
@@ -131,7 +136,7 @@ def start(server: EmbeddedServer) -> int:
 
 def require_embedded() -> None:
     """Raise ServerError, with what to install, unless the embedded server can work here."""
-    _server_dir()
+    server_dir()
     numpy_version = importlib.metadata.version("numpy")
     if int(numpy_version.split(".")[0]) >= 2:
         raise ServerError(
@@ -140,7 +145,8 @@ def require_embedded() -> None:
         )
 
 
-def _server_dir() -> Path:
+def server_dir() -> Path:
+    """Where the wheel keeps the server; raises ServerError if it is not installed."""
     spec = importlib.util.find_spec("pytriton")
     if spec is None or spec.origin is None:
         raise ServerError(

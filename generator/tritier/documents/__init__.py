@@ -55,6 +55,13 @@ from tritier.documents.costs import (
     ServerlessCost,
     StreamCost,
 )
+from tritier.documents.doctor import (
+    DoctorReport,
+    MachineCheck,
+    PortabilityFinding,
+    PortabilityReport,
+    ReleaseFacts,
+)
 from tritier.documents.environment import Environment
 from tritier.documents.family import WHOLE, Family, FamilyClass, FamilyPlan
 from tritier.documents.figures import CalibratedBy, Duration, Figure, Timestamp
@@ -205,6 +212,7 @@ __all__ = [
     "ComponentComparison",
     "Corrections",
     "CostReport",
+    "DoctorReport",
     "Document",
     "Duration",
     "EgressCost",
@@ -237,6 +245,7 @@ __all__ = [
     "LoadResult",
     "LoadSettings",
     "LoadTimes",
+    "MachineCheck",
     "MachineCost",
     "MachinePrice",
     "MachineRun",
@@ -273,6 +282,8 @@ __all__ = [
     "PlanReport",
     "PlanServer",
     "PlanTensor",
+    "PortabilityFinding",
+    "PortabilityReport",
     "PowerFacts",
     "PredictedComponent",
     "PredictedFigures",
@@ -286,6 +297,7 @@ __all__ = [
     "Range",
     "Ranges",
     "RateCost",
+    "ReleaseFacts",
     "RequestClass",
     "Security",
     "SelfCheck",

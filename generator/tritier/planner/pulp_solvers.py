@@ -73,14 +73,20 @@ def solver_named(name: str) -> str:
     for known, others in ((DEFAULT_SOLVER, ()), (CBC, ("PULP_CBC_CMD",))):
         if name.casefold() in {known.casefold(), *(other.casefold() for other in others)}:
             return known
-    installed = [s for s in pulp.listSolvers(onlyAvailable=True) if s != "PULP_CBC_CMD"]
+    installed = [solver for solver in installed_solvers() if solver != CBC]
     for known in installed:
         if name.casefold() == known.casefold():
-            return str(known)
+            return known
     allowed = ", ".join(dict.fromkeys([DEFAULT_SOLVER, CBC, *installed]))
     raise UsageError(
         f"solver '{name}' is not installed or not known to PuLP; choose one of: {allowed}"
     )
+
+
+def installed_solvers() -> list[str]:
+    """Names of the solvers that can be called here, as `solver_named` knows them."""
+    found = pulp.listSolvers(onlyAvailable=True)
+    return [CBC if name == "PULP_CBC_CMD" else str(name) for name in found]
 
 
 def _run_highs(program: pulp.LpProblem, time_limit_s: float, gap: float) -> Outcome:
