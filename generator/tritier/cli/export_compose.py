@@ -1,0 +1,43 @@
+"""`tritier export compose`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tritier.cli.common import DryRunFlag, ForceFlag, JsonFlag, ReposArgument, ServersOption
+from tritier.cli.export import DEFAULT_IMAGE, ImageOption, tiers_of
+from tritier.cli.output import say, show_json
+from tritier.export.compose import RESERVED, compose_files
+from tritier.export.write import refuse_output, write_export
+
+
+def compose_command(
+    repos: ReposArgument,
+    servers: ServersOption,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder to fill; nothing else belongs in it.")
+    ],
+    image: ImageOption = DEFAULT_IMAGE,
+    force: ForceFlag = False,
+    dry_run: DryRunFlag = False,
+    json: JsonFlag = False,
+) -> None:
+    """Write a folder with which Docker Compose runs all servers of a plan on one machine.
+
+    \b
+    Example:
+        tritier export compose repos/ --servers servers.yaml -o compose/
+    """
+    tiers = tiers_of(repos, servers, image, RESERVED)
+    files, copies = compose_files(tiers)
+    if dry_run:
+        refuse_output(tiers, output, force)
+    else:
+        write_export("compose", tiers, files, output, force, copies)
+    names = sorted([*files, *copies])
+    say(f"{'would write' if dry_run else 'wrote'} {len(names) + 1} files to {output}")
+    if json:
+        show_json({"files": names})
