@@ -11,7 +11,6 @@ COPY model_repository_templates model_repository_templates
 COPY triton triton
 COPY loadtests loadtests
 COPY examples/super_resolution examples/super_resolution
-COPY docker docker
 # A folder of its own: the packages of the SDK stay as they are.
 RUN python3 -m pip install --no-cache-dir --target /opt/tritier/site \
         --constraint constraints.txt '.[loadtest,plots,report]'

@@ -9,7 +9,6 @@ COPY model_repository_templates model_repository_templates
 COPY triton triton
 COPY loadtests loadtests
 COPY examples/super_resolution examples/super_resolution
-COPY docker docker
 RUN python3 -m venv /opt/tritier \
     && /opt/tritier/bin/python -m pip install --no-cache-dir --constraint constraints.txt \
         '.[plots,report]'
