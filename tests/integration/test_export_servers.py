@@ -85,7 +85,12 @@ def protected(tmp_path_factory: pytest.TempPathFactory, espcn: LoadedModel) -> I
     write_files(files, folder / "repos", force=False)
     made = make_lab_certificates(folder / "certs", NAMES)
     (folder / "admin.key").write_text(KEY)
-    common = {"tls": True, "mutual": True, "server_name": "localhost", "admin_key_file": "admin.key"}
+    common = {
+        "tls": True,
+        "mutual": True,
+        "server_name": "localhost",
+        "admin_key_file": "admin.key",
+    }
     own = {n: made[n].model_dump(exclude_none=True) for n in NAMES}
     rows = [{**row, "security": own[row["name"]]} for row in _rows()]
     compose = _export(folder, {"servers": rows, "security": common})

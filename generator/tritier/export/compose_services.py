@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import tritier
+from tritier.documents import NetworkState
 from tritier.export.tiers import (
     ADMIN_KEY,
     PEERS_FILE,
@@ -18,7 +19,7 @@ from tritier.export.tiers import (
 # Folder of the files with secrets, beside the compose file.
 SECRETS = "secrets"
 # Keys of files that the tool needs to call servers.
-_TOOL_KEYS = ("ca", "client_cert", "client_key", ADMIN_KEY)
+TOOL_KEYS = ("ca", "client_cert", "client_key", ADMIN_KEY)
 # What Triton needs besides its exit timeout of 30 s.
 _STOP_GRACE = "40s"
 _MIB = 1 << 20
@@ -26,9 +27,11 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class ComposeOptions:
-    """What is chosen beside the servers file: shared memory of each container, in MiB."""
+    """What is chosen beside the servers file: shared memory of each container, in MiB, and measured
+    links that are emulated between the containers."""
 
     shm_mib: int = 1024
+    network: NetworkState | None = None
 
 
 @dataclass(frozen=True)
@@ -107,12 +110,10 @@ def tier_service(
     return service
 
 
-def tool_service(name: str, tiers: Tiers, secrets: tuple[SecretFile, ...]) -> dict[str, Any]:
+def tool_service(name: str, secrets: tuple[SecretFile, ...]) -> dict[str, Any]:
     """A container for one command of the tool, `tool` or `loadtests`; it is not started with the
     others. The plan lies in /plan, the servers file in /work, where it may write."""
     image = {"tool": "tritier", "loadtests": "loadtests"}[name]
-    entry = tiers.entry
-    keys = [x for x in secrets if x.key in _TOOL_KEYS]
     service: dict[str, Any] = {
         "image": f"${{TRITIER_{name.upper()}_IMAGE:-tritier/{image}:{tritier.__version__}}}",
         **_confined(),
@@ -125,9 +126,8 @@ def tool_service(name: str, tiers: Tiers, secrets: tuple[SecretFile, ...]) -> di
         "networks": ["plane"],
         "profiles": [name],
     }
-    # One of each kind: that of the entry, or what all have in common.
-    if mine := [item for item in keys if entry.server in item.servers]:
-        service["secrets"] = [{"source": item.name, "target": item.key} for item in mine]
+    if mine := [item.name for item in secrets if item.key in TOOL_KEYS]:
+        service["secrets"] = [{"source": name, "target": name} for name in mine]
     return service
 
 
