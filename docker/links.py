@@ -16,7 +16,7 @@ import time
 _DEVICE = "eth0"
 _POLL_S = 5.0
 # More than any link here: bits per second of a class without a limit, and packets under way.
-_UNLIMITED_BIT = 100_000_000_000
+_UNLIMITED_BIT = 10_000_000_000
 _PACKETS = 100_000
 
 
@@ -64,7 +64,7 @@ def _class(device, number, bandwidth_mib_s):
     limited = bandwidth_mib_s is not None
     bit = int(bandwidth_mib_s * 2**20 * 8) if limited else _UNLIMITED_BIT
     return ["tc", "class", "add", "dev", device, "parent", "1:", "classid", f"1:{number:x}", "htb",
-            "rate", f"{bit}bit", "quantum", "60000"]  # fmt: skip
+            "rate", f"{bit}bit", "burst", "64kb", "quantum", "60000"]  # fmt: skip
 
 
 def _addresses(peer):

@@ -58,7 +58,7 @@ def test_instructions_are_known_and_in_order(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_images_are_confined_and_checked(path: Path) -> None:
     last = [c.cmd.lower() for c in dockerfile.parse_string(path.read_text())]
-    # tc needs a capability, which only root has; test_export_compose.py knows that it is the only one.
+    # tc needs a capability, which only root has: see test_export_links.py.
     user = "0:0" if path == LINKS else "1000:1000"
     assert commands(path, "user")[-1].value == (user,)
     # Nothing is installed or copied after the user has changed.

@@ -117,12 +117,15 @@ def test_commands_of_tc(program: ModuleType) -> None:
     assert lines == [
         "tc qdisc del dev eth0 root",
         "tc qdisc add dev eth0 root handle 1: htb default 1",
-        "tc class add dev eth0 parent 1: classid 1:1 htb rate 100000000000bit quantum 60000",
-        "tc class add dev eth0 parent 1: classid 1:10 htb rate 33554432bit quantum 60000",
+        "tc class add dev eth0 parent 1: classid 1:1 htb rate 10000000000bit burst 64kb "
+        "quantum 60000",
+        "tc class add dev eth0 parent 1: classid 1:10 htb rate 33554432bit burst 64kb quantum "
+        "60000",
         "tc qdisc add dev eth0 parent 1:10 handle 10: netem delay 5.5ms limit 100000",
         "tc filter add dev eth0 parent 1: protocol ip prio 1 u32 match ip dst 10.0.0.2/32 "
         "flowid 1:10",
         "tc filter add dev eth0 parent 1: protocol ip prio 1 u32 match ip dst 10.0.0.3/32 "
         "flowid 1:10",
-        "tc class add dev eth0 parent 1: classid 1:11 htb rate 100000000000bit quantum 60000",
+        "tc class add dev eth0 parent 1: classid 1:11 htb rate 10000000000bit burst 64kb "
+        "quantum 60000",
     ]

@@ -81,8 +81,8 @@ def tier_service(
             "TRITIER_OTLP": "${TRITIER_OTLP:-}",
         },
         "volumes": [
-            _read_only(f"./repositories/{tier.server}", REPOSITORY_DIR),
-            _read_only("./config/peers.json", PEERS_FILE),
+            _mounted(f"./repositories/{tier.server}", REPOSITORY_DIR),
+            _mounted("./config/peers.json", PEERS_FILE),
         ],
         "networks": ["plane"],
         # Tensors go between Triton and its Python models through /dev/shm.
@@ -99,7 +99,7 @@ def tier_service(
         "stop_grace_period": _STOP_GRACE,
     }
     if tier.security.tls:
-        service["volumes"].append(_read_only(f"./config/{tier.name}_tls.json", TLS_FILE))
+        service["volumes"].append(_mounted(f"./config/{tier.name}_tls.json", TLS_FILE))
     if resources := _resources(tier):
         service["deploy"] = {"resources": resources}
     mine = [item for item in secrets if tier.server in item.servers]
@@ -112,7 +112,8 @@ def tier_service(
 
 def tool_service(name: str, secrets: tuple[SecretFile, ...]) -> dict[str, Any]:
     """A container for one command of the tool, `tool` or `loadtests`; it is not started with the
-    others. The plan lies in /plan, the servers file in /work, where it may write."""
+    others. The plan lies in /plan, where `tritier verify` writes what it found, the servers file in
+    /work, which is writable and gone afterwards."""
     image = {"tool": "tritier", "loadtests": "loadtests"}[name]
     service: dict[str, Any] = {
         "image": f"${{TRITIER_{name.upper()}_IMAGE:-tritier/{image}:{tritier.__version__}}}",
@@ -120,8 +121,8 @@ def tool_service(name: str, secrets: tuple[SecretFile, ...]) -> dict[str, Any]:
         "tmpfs": ["/tmp", "/work:mode=1777"],  # noqa: S108 - of the container
         "working_dir": "/work",
         "volumes": [
-            _read_only("./repositories", "/plan"),
-            _read_only("./config/servers.yaml", "/work/servers.yaml"),
+            _mounted("./repositories", "/plan", read_only=name != "tool"),
+            _mounted("./config/servers.yaml", "/work/servers.yaml"),
         ],
         "networks": ["plane"],
         "profiles": [name],
@@ -165,7 +166,7 @@ def _of_the_entry(tiers: Tiers, tier: Tier) -> dict[str, Any]:
     return {"ports": ports, **({"depends_on": others} if others else {})}
 
 
-def _read_only(source: str, target: str) -> dict[str, Any]:
+def _mounted(source: str, target: str, read_only: bool = True) -> dict[str, Any]:
     """A bind mount that fails if the source is not there, instead of making a folder."""
-    bind = {"create_host_path": False}
-    return {"type": "bind", "source": source, "target": target, "read_only": True, "bind": bind}
+    place = {"type": "bind", "source": source, "target": target, "read_only": read_only}
+    return {**place, "bind": {"create_host_path": False}}
