@@ -3,9 +3,9 @@
 Golden are: the generated tree of each case (`expected/`), the message of each bad input
 (`bad/*/error.txt`, `expected/bad_models.txt`), the program of a tiny placement problem
 (`expected/planner_tiny.lp`), what `tritier plan` and `tritier doctor` print (`expected/plan_*.txt`,
-`expected/doctor_*.txt`) and the JSON schemas of the documents (`docs/schemas/`). Nothing in them
-depends on the machine: the layers are elementwise, so that even the trial of a batch is exact
-everywhere.
+`expected/doctor_*.txt`), exported folders (`expected/compose_*`), and the JSON schemas of the
+documents (`docs/schemas/`). Nothing in them depends on the machine: the layers are elementwise, so
+that even the trial of a batch is exact everywhere.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import onnx.parser
 
-from tests.golden import bad_models, doctor_text, planner_model, planner_text
+from tests.golden import bad_models, doctor_text, exports, planner_model, planner_text
 from tritier import documents
 from tritier.documents import (
     Assignment,
@@ -79,6 +79,9 @@ def golden() -> dict[str, bytes]:
     files["tests/golden/expected/doctor_repositories.txt"] = doctor_text.repositories(
         generated("two_servers")
     ).encode()
+    for path, data in exports.trees(generated).items():
+        files[f"tests/golden/expected/{path}"] = data
+    files["tests/golden/expected/export_errors.txt"] = exports.errors(generated).encode()
     for name, document in SCHEMAS.items():
         files[f"docs/schemas/{name}.json"] = _pretty(document.model_json_schema())
     return files

@@ -35,6 +35,7 @@ ALLOWED = {
     "pool": BASE,
     "deployment": BASE | {"repository"},
     "network": BASE | {"deployment"},
+    "export": BASE | {"deployment", "repository"},
     "timing": BASE,
     "noise": BASE | {"graph", "calibration", "divider"},
     "bench": BASE | {"deployment", "graph", "divider"},
@@ -43,7 +44,8 @@ ALLOWED = {
     "doctor": BASE | {"bench", "deployment", "graph", "planner", "repository"},
     "workflow": WORKFLOW | {"costs"},
     "demo": WORKFLOW | {"workflow"},
-    "cli": WORKFLOW | {"workflow", "demo", "vision", "bench", "costs", "report", "doctor"},
+    "cli": WORKFLOW
+    | {"workflow", "demo", "vision", "bench", "costs", "report", "doctor", "export"},
 }
 # What the planner may use of all else: nothing that reads, writes or talks; a clock for limits.
 PURE = {

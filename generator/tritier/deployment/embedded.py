@@ -17,10 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tritier.deployment import process
+from tritier.deployment.options import serving_options
 from tritier.deployment.security import protected, server_options
 from tritier.documents import Security
 from tritier.errors import ServerError
 from tritier.resources import triton_dir
+
+_EXIT_TIMEOUT_S = 5
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,7 @@ def command(server: EmbeddedServer) -> list[str]:
         f"--id={server.name}",
         f"--model-repository={server.repository}",
         f"--backend-directory={server.backends}",
-        "--model-control-mode=explicit",
-        "--disable-auto-complete-config",
-        "--strict-readiness=true",
+        *serving_options(_EXIT_TIMEOUT_S),
         f"--backend-config=python,shm-region-prefix-name={server.shm_prefix}",
         "--http-address=127.0.0.1",
         f"--http-port={server.http_port}",
@@ -98,7 +99,6 @@ def command(server: EmbeddedServer) -> list[str]:
         "--metrics-address=127.0.0.1",
         f"--metrics-port={server.metrics_port}",
         "--allow-gpu-metrics=false",
-        "--exit-timeout-secs=5",
         *server_options(server.name, server.security),
     ]
     return protected(options, server.security)

@@ -75,8 +75,14 @@ def server_options(server: str, security: Security) -> list[str]:
     return options
 
 
-def protected(command: list[str], security: Security, python: str = sys.executable) -> list[str]:
-    """The command line that starts `command` so that nobody sees the key in its arguments."""
+def protected(
+    command: list[str],
+    security: Security,
+    python: str = sys.executable,
+    script: str = hidden_key.__file__,
+) -> list[str]:
+    """The command line that starts `command` so that nobody sees the key in its arguments. `script`
+    is where hidden_key.py lies on the machine where it runs."""
     if not security.restricted:
         return command
     source = (
@@ -84,7 +90,7 @@ def protected(command: list[str], security: Security, python: str = sys.executab
         if security.admin_key_file
         else ["--key-variable", security.admin_key_variable or ""]
     )
-    return [python, "-I", "-S", hidden_key.__file__, *source, "--", *command]
+    return [python, "-I", "-S", script, *source, "--", *command]
 
 
 def hiding_obstacle() -> str | None:
