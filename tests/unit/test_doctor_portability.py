@@ -234,6 +234,16 @@ def test_a_router_without_an_address_is_told(trees: dict[str, Path], tmp_path: P
     assert any(why.startswith("localhost:8001 is this machine") for why in found_there)
 
 
+def test_options_of_servers_are_looked_up(tree: Path) -> None:
+    table = release_table()
+    assert not [x for x in check_repositories(tree, NEW).findings if x.field.startswith("--")]
+    options = {"26.05": ["--allow-http"], "26.06": ["--grpc-restricted-protocol"]}
+    newer = ReleaseTable.from_data(table.model_dump(mode="json") | {"server_options": options})
+    unknown = {x.field for x in check_repositories(tree, "26.05", newer).findings}
+    assert "--allow-http" not in unknown
+    assert {"--grpc-restricted-protocol", "--grpc-use-ssl"} <= unknown
+
+
 def test_a_folder_that_was_not_generated_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no manifest\.json"):
         check_repositories(tmp_path, NEW)

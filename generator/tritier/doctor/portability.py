@@ -18,6 +18,10 @@ from tritier.documents.doctor import FindingLevel
 from tritier.errors import InputError
 from tritier.repository.check import check_wiring
 
+# With everything that may be turned on, for the names of all options.
+_PROTECTED = Security(
+    tls=True, mutual=True, ca="ca", server_cert="cert", server_key="key", admin_key_variable="KEY"
+)
 _ORDER: dict[FindingLevel, int] = {"error": 0, "warning": 1, "info": 2}
 
 
@@ -85,7 +89,7 @@ def _server_findings(table: ReleaseTable, facts: ReleaseFacts) -> list[Portabili
         why = f"{target} lacks security fixes of 2025 and 2026"
         fix = f"take {SECURITY_RELEASE} or newer in production (docs/security.md)"
         findings.append(_general("warning", "release", why, fix))
-    for option in server_options("", Security()):
+    for option in server_options("", _PROTECTED):
         name = option.partition("=")[0]
         first = since(table.server_options, name)
         if first is None or not has(first, target):
