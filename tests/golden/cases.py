@@ -3,8 +3,8 @@
 Golden are: the generated tree of each case (`expected/`), the message of each bad input
 (`bad/*/error.txt`, `expected/bad_models.txt`), the program of a tiny placement problem
 (`expected/planner_tiny.lp`), what `tritier plan` prints (`expected/plan_*.txt`) and the JSON
-schemas of the documents (`docs/schemas/`). Nothing in them depends on the machine: the layers are
-elementwise, so that even the trial of a batch is exact everywhere.
+schemas of the documents (`docs/schemas/`) with the pages of commands and fields. Nothing in them
+depends on the machine: the layers are elementwise, so that even the trial of a batch is exact.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from pathlib import Path
 
 import onnx.parser
 
-from tests.golden import bad_models, planner_model, planner_text
+from tests.docs.run_table import what_is_run
+from tests.golden import bad_models, command_page, field_page, planner_model, planner_text
 from tritier import documents
 from tritier.documents import (
     Assignment,
@@ -74,8 +75,12 @@ def golden() -> dict[str, bytes]:
     files["tests/golden/expected/planner_tiny.lp"] = planner_model.text().encode()
     files["tests/golden/expected/plan_tables.txt"] = planner_text.tables().encode()
     files["tests/golden/expected/plan_infeasible.txt"] = planner_text.errors().encode()
-    for name, document in SCHEMAS.items():
-        files[f"docs/schemas/{name}.json"] = _pretty(document.model_json_schema())
+    schemas = {name: document.model_json_schema() for name, document in SCHEMAS.items()}
+    for name, schema in schemas.items():
+        files[f"docs/schemas/{name}.json"] = _pretty(schema)
+    files["docs/commands.md"] = command_page.command_page().encode()
+    files["docs/plan_format.md"] = field_page.field_page(schemas).encode()
+    files["docs/checked_commands.md"] = what_is_run().encode()
     return files
 
 
@@ -85,6 +90,7 @@ def committed(root: Path = ROOT) -> dict[str, bytes]:
         *(root / "tests" / "golden" / "expected").rglob("*"),
         *(root / "tests" / "golden" / "bad").glob("*/error.txt"),
         *(root / "docs" / "schemas").glob("*"),
+        *(root / "docs" / name for name in ("checked_commands.md", "commands.md", "plan_format.md")),
     ]
     return {str(p.relative_to(root)): p.read_bytes() for p in sorted(found) if p.is_file()}
 
