@@ -1,5 +1,5 @@
 """What turns plain Markdown pages into a site: navigation from the lists in index.md, and links to
-folders of the repository.
+what lies in the repository beside the pages.
 
 `index.md` has no directives, so that it reads well wherever Markdown is shown. Its sections with
 lists of pages become the captions and entries of the navigation; pages that it does not name
@@ -8,6 +8,7 @@ follow by themselves, so that no page is lost.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -50,8 +51,9 @@ def _add_navigation(app: Sphinx, name: str, source: list[str]) -> None:
         source[0] += f"\n```{{toctree}}\n:hidden:\n:caption: {title}\n\n{entries}\n```\n"
 
 
-class FolderLinks(SphinxTransform):
-    """Links to folders of the repository, which a forge can show and a site can't, become text."""
+class RepositoryLinks(SphinxTransform):
+    """Links out of the pages: folders of the repository, which a forge can show and a site can't,
+    become text; Markdown files, which are no pages of the site, become files to download."""
 
     default_priority = 5
 
@@ -59,12 +61,24 @@ class FolderLinks(SphinxTransform):
         """Replace them; all else is left to be resolved, or to be warned of."""
         here = Path(self.env.doc2path(self.env.docname)).parent
         for node in list(self.document.findall(addnodes.pending_xref)):
-            if node.get("reftype") == "myst" and (here / node["reftarget"]).is_dir():
+            target = here / str(node["reftarget"])
+            file = target.with_name(f"{target.name}.md")
+            if node.get("reftype") != "myst":
+                continue
+            if target.is_dir():
                 node.replace_self(nodes.inline("", "", *node.children))
+            elif node["refdomain"] == "doc" and self._is_no_page(file):
+                name = os.path.relpath(file, here)
+                link = addnodes.download_reference("", "", *node.children, reftarget=name)
+                node.replace_self(link)
+
+    def _is_no_page(self, file: Path) -> bool:
+        root = Path(self.env.srcdir).resolve()
+        return file.is_file() and not file.resolve().is_relative_to(root)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.connect("source-read", _add_navigation)
-    app.add_transform(FolderLinks)
+    app.add_transform(RepositoryLinks)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -46,7 +46,7 @@ def faults_of(arguments: list[str]) -> list[str]:
             values, rest, _ = command.make_parser(context).parse_args(list(rest))
         except Exception as error:  # click's usage errors, wherever typer has them from
             return [f"{path}: {error}"]
-        faults = _unfit(command, context, values, arguments)
+        faults = _unfit(command, values, arguments)
         if faults or not hasattr(command, "commands"):
             return [f"{path}: {fault}" for fault in [*faults, *_too_many(command, rest)]]
         if not rest:
@@ -67,18 +67,20 @@ def _too_many(command: Any, rest: list[str]) -> list[str]:
     return [f"argument {word!r} is too many" for word in left if not hasattr(command, "commands")]
 
 
-def _unfit(command: Any, context: Any, values: dict[str, Any], arguments: list[str]) -> list[str]:
+def _unfit(command: Any, values: dict[str, Any], arguments: list[str]) -> list[str]:
     """Values that are missing, or not among the words allowed."""
     faults = []
+    # Such as --help and `bench --fetch`: they do their work before anything is asked for.
+    eager = any(item.is_eager and values.get(item.name) for item in command.params)
     for item in command.params:
         value = values.get(item.name)
         given = isinstance(value, str | list | tuple | bool | int) and value not in ((), [])
-        if item.required and not given and not {LEFT_OUT, "--help", "-h"} & set(arguments):
-            faults.append(f"{item.make_metavar(context)} of {item.opts[0]} is missing")
-        choices = getattr(item.type, "choices", None)
+        if item.required and not given and not eager and LEFT_OUT not in arguments:
+            faults.append(f"{item.opts[0] if item.opts else item.name} is missing")
+        allowed = [_word(choice) for choice in item.type_descriptor.choices or ()]
         for word in value if isinstance(value, list | tuple) else [value]:
-            if choices and isinstance(word, str) and word not in map(_word, choices):
-                faults.append(f"{item.opts[0]} {word}: allowed are {', '.join(map(_word, choices))}")
+            if allowed and isinstance(word, str) and word not in allowed:
+                faults.append(f"{item.opts[0]} {word}: allowed are {', '.join(allowed)}")
     return faults
 
 

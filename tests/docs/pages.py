@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -113,7 +114,7 @@ def anchors(page: str) -> set[str]:
     found: dict[str, int] = {}
     names = set()
     listed = tokens(page)
-    for before, token in zip(listed, listed[1:], strict=False):
+    for before, token in pairwise(listed):
         if before.type == "heading_open":
             name = slug("".join(child.content for child in token.children or ()))
             count = found.get(name, 0)

@@ -1,4 +1,4 @@
-"""Which blocks of the pages are run, and in what: `what_is_run()` is a page of the documentation."""
+"""Which blocks of the pages are run, and in what; and the page that says so."""
 
 from __future__ import annotations
 
@@ -13,9 +13,7 @@ _ESPCN = (
 _LAB = "tritier lab up --servers servers.yaml"
 _LAB_OF_REPOS = "tritier lab up --servers servers.yaml --repos repos/"
 _DEPLOY = "tritier deploy repos/ --servers servers.yaml"
-_RANGES = (
-    "tritier ranges model.onnx --images photos/ranges --preprocessing yolo -o ranges.json"
-)
+_RANGES = "tritier ranges model.onnx --images photos/ranges --preprocessing yolo -o ranges.json"
 _NOISE = (
     "tritier noise model.onnx --images photos/noise --preprocessing yolo"
     " --ranges ranges.json -o noise.json"
@@ -61,13 +59,15 @@ GENERATED = frozenset({"docs/commands.md"})
 _HEAD = """\
 # What of these pages is run
 
-Made by `make regen` from the pages. Every command of Tritier in every page, in blocks and in the text, is checked
-against the command line: it exists, with all its options. Beyond that a test (`tests/docs/test_docs_run.py`) types the
-blocks below marked *run* one after the other in a folder for each page, and each command must end with exit code 0. What
-is printed in the pages is not compared: it was taken from runs on other machines, at other times.
+Made by `make regen` from the pages. Every command of Tritier in every page, in blocks and in the
+text, is checked against the command line: it exists, with all its options. Beyond that a test
+(`tests/docs/test_docs_run.py`) types the blocks below marked *run* one after the other in a folder
+for each page, and each command must end with exit code 0. What is printed in the pages is not
+compared: it was taken from runs on other machines, at other times.
 
-`espcn_x3.onnx` and the examples are those of the repository. `model.onnx`, `yolo11n.onnx` and `detector.onnx` are small
-stand-ins with drawn weights, `photos/` holds pictures of soft noise, `profiles/` and `network.json` are written by hand.
+`espcn_x3.onnx` and the examples are those of the repository. `model.onnx`, `yolo11n.onnx` and
+`detector.onnx` are small stand-ins with drawn weights, `photos/` holds pictures of soft noise,
+`profiles/` and `network.json` are written by hand.
 """
 
 
@@ -112,7 +112,8 @@ def what_is_run() -> str:
     )
     return (
         f"{_HEAD}\n{count} of {total} blocks are run.\n\n{table}\n\n## Not run\n\n"
-        f"The examples of [commands.md](commands.md) come from `--help` and are parsed only.\n\n{why}\n"
+        f"The examples of [commands.md](commands.md) come from `--help` and are parsed only.\n\n"
+        f"{why}\n"
     )
 
 

@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from tests.docs.pages import ROOT
+from tests.docs.pages import ROOT, tokens
 from tests.helpers.planning import link, network, timing
 from tritier.graph import load_model
 
@@ -25,6 +25,7 @@ SPLIT = 'default: device\nlayers: {"/model.2*": edge}\n'
 
 def set_stage(folder: Path) -> None:
     """The examples, the models, photographs, and documents as if servers had been measured."""
+    folder.mkdir(exist_ok=True)
     shutil.copytree(ROOT / "examples", folder / "examples")
     shutil.copytree(ROOT / "loadtests", folder / "loadtests")
     for name in ("espcn_x3.onnx", "servers.yaml", "assignment.yaml"):
@@ -33,12 +34,24 @@ def set_stage(folder: Path) -> None:
     onnx.save(_network("images", SIDE, SIDE), folder / "model.onnx")
     shutil.copy(folder / "model.onnx", folder / "yolo11n.onnx")
     onnx.save(_network("x", "height", "width", "N"), folder / "detector.onnx")
+    for name in ("request1", "request2", "a", "b"):
+        data = np.random.default_rng(len(name)).random((1, 3, SIDE, SIDE), dtype=np.float32)
+        np.savez(folder / f"{name}.npz", images=data + ord(name[-1]) / 1000)
+    (folder / "my.yaml").write_text(_block_of("docs/calibration.md", "# my.yaml"))
     for place in ("photos", "photos/ranges", "photos/noise"):
         _photographs(folder / place, seed=len(place))
     _measurements(folder)
 
 
-def _network(name: str, height: int | str, width: int | str, batch: int | str = 1) -> onnx.ModelProto:
+def _block_of(page: str, begin: str) -> str:
+    """The block of a page that begins so."""
+    (text,) = [x.content for x in tokens(page) if x.type == "fence" and x.content.startswith(begin)]
+    return text
+
+
+def _network(
+    name: str, height: int | str, width: int | str, batch: int | str = 1
+) -> onnx.ModelProto:
     """A chain of convolutions from `name` [batch, 3, height, width] to `output0`, weights drawn."""
     draw = np.random.default_rng(11)
     nodes, weights, tensor, channels = [], [], name, 3
@@ -53,7 +66,9 @@ def _network(name: str, height: int | str, width: int | str, batch: int | str = 
         tensor, channels = made, wide
         if not last:
             act = layer.replace("conv", "act")
-            nodes.append(helper.make_node("Relu", [tensor], [f"{act}/Relu_output_0"], f"{act}/Relu"))
+            nodes.append(
+                helper.make_node("Relu", [tensor], [f"{act}/Relu_output_0"], f"{act}/Relu")
+            )
             tensor = f"{act}/Relu_output_0"
     graph = helper.make_graph(
         nodes,

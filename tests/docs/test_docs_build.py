@@ -9,10 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from docs._ext.tritier_pages import navigation
 from tests.docs.pages import ROOT
-
-sys.path.append(str(ROOT / "docs" / "_ext"))
-from tritier_pages import navigation  # noqa: E402 - found by the line above
 
 DOCS = ROOT / "docs"
 

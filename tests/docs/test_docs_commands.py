@@ -43,7 +43,9 @@ def block(text: str, language: str = "console") -> Block:
 
 
 def test_command_lines_are_told_from_output() -> None:
-    text = "$ tritier plan m.onnx \\\n      -o plan.json\nwritten\nfirst$ ls\n$ f() {\n  x\n  }\n  y\n"
+    text = (
+        "$ tritier plan m.onnx \\\n      -o plan.json\nwritten\nfirst$ ls\n$ f() {\n  x\n  }\n  y\n"
+    )
     assert block(text).commands == [
         "tritier plan m.onnx \\\n      -o plan.json",
         "ls",
@@ -76,7 +78,7 @@ def test_calls_are_found_wherever_they_stand_in_a_line() -> None:
         ("lab up", "is missing"),
         ("inspect a.onnx b.onnx", "too many"),
         ("inspect model.onnx --dim", "--dim"),
-        ("plan model.onnx --servers s.yaml --objective speed", "allowed are"),
+        ("prepare model.onnx --input-codec uint9", "allowed are"),
     ],
 )
 def test_a_wrong_command_is_found(line: str, fault: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import Block, blocks, marks, pages
+from tests.docs.pages import Block, blocks, marks, pages, tokens
 from tests.docs.run_table import GENERATED, ONLY_PARSED, RUNS, commands_of, why_not
 from tests.docs.shell import Shell
 from tests.docs.stage import set_stage
@@ -43,7 +43,9 @@ def test_marks_have_reasons_and_blocks(page: str) -> None:
 
 
 def test_most_pages_are_run() -> None:
-    everything = [block for page, found in FOUND.items() if page not in GENERATED for block in found]
+    everything = [
+        block for page, found in FOUND.items() if page not in GENERATED for block in found
+    ]
     run = [block for block in everything if why_not(block) is None]
     assert len(run) >= len(everything) / 3
     assert {"README.md", "docs/tutorial.md", "docs/inspect.md", "docs/prepare.md"} <= set(TO_RUN)
@@ -78,3 +80,16 @@ def test_a_command_that_fails_is_seen(tmp_path: Path) -> None:
         shell.run(block, ["false", "true"])
     with pytest.raises(AssertionError, match="MODEL"):
         shell.run(block, ["tritier inspect"])
+
+
+def test_the_example_in_python_works(tmp_path: Path) -> None:
+    (code,) = [
+        token.content
+        for token in tokens("docs/python_api.md")
+        if token.type == "fence" and token.info.strip() == "python"
+    ]
+    set_stage(tmp_path / "page")
+    shell = Shell(tmp_path / "page", tmp_path / "tools")
+    (tmp_path / "page" / "example.py").write_text(code)
+    shell.run(Block("docs/python_api.md", 0, "sh", "", False, ""), ["python3 example.py"])
+    assert (tmp_path / "page" / "repos" / "manifest.json").is_file()

@@ -51,6 +51,8 @@ SCHEMAS: dict[str, type[Document]] = {
     if isinstance(item, type) and issubclass(item, Document) and "title" in vars(item)
     if item is not Document
 }
+# Pages that are made here as a whole.
+PAGES = ("docs/checked_commands.md", "docs/commands.md", "docs/plan_format.md")
 # Case -> what is chosen beside the assignment of that name.
 CASES = {
     "two_servers": GenerateOptions(with_whole=True),
@@ -90,7 +92,10 @@ def committed(root: Path = ROOT) -> dict[str, bytes]:
         *(root / "tests" / "golden" / "expected").rglob("*"),
         *(root / "tests" / "golden" / "bad").glob("*/error.txt"),
         *(root / "docs" / "schemas").glob("*"),
-        *(root / "docs" / name for name in ("checked_commands.md", "commands.md", "plan_format.md")),
+        *(
+            root / "docs" / name
+            for name in ("checked_commands.md", "commands.md", "plan_format.md")
+        ),
     ]
     return {str(p.relative_to(root)): p.read_bytes() for p in sorted(found) if p.is_file()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from tritier.cli import app
 _HEAD = """\
 # Commands
 
-Made by `make regen` from the command line itself, and compared with it by a test. `tritier COMMAND --help` prints the
-same. Every option can also be set in `tritier.yaml` (command, then option, see
-[documents.md](documents.md#tritieryaml)) and by an environment variable: `TRITIER_`, the command and the option in
-capitals, with `_` for `-` and blanks (`TRITIER_LAB_UP_SERVERS`).
+Made by `make regen` from the command line itself, and compared with it by a test. `tritier COMMAND
+--help` prints the same. Every option can also be set in `tritier.yaml` (command, then option, see
+[documents.md](documents.md#tritieryaml)) and by an environment variable: `TRITIER_`, the command
+and the option in capitals, with `_` for `-` and blanks (`TRITIER_LAB_UP_SERVERS`).
 """
 _NOT_RUN = "<!-- not run: an example of --help, whose files are not there -->"
 _VERBATIM = "\b"  # click's mark before a paragraph that is not to be wrapped
@@ -60,7 +61,7 @@ def _command(command: Any, context: Any) -> Iterator[str]:
     shown = [item for item in command.params if not getattr(item, "hidden", False)]
     arguments = [item for item in shown if item.param_type_name == "argument"]
     options = [item for item in shown if item.param_type_name == "option"]
-    yield from _table("argument", [(_argument(x, context), x.help or "") for x in arguments])
+    yield from _table("argument", [(_argument(x), x.help or "") for x in arguments])
     yield from _table("option", [(_option(x, context), _meaning(x, context)) for x in options])
     if examples:
         lines = "\n".join(f"$ {line}" for line in examples)
@@ -73,12 +74,23 @@ def _help(text: str) -> tuple[list[str], list[str]]:
     for block in re.split(r"\n\s*\n", text.strip()):
         lines = [line for line in block.splitlines() if line != _VERBATIM]
         if lines[0].strip() == "Examples:":
-            examples = [line.strip() for line in lines[1:]]
+            examples = _examples(lines[1:])
         elif block.startswith(_VERBATIM):
             paragraphs.append("```text\n" + "\n".join(lines) + "\n```")
         else:
-            paragraphs.append(plain(" ".join(line.strip() for line in lines)))
+            paragraphs.append(wrapped(block))
     return paragraphs, examples
+
+
+def _examples(lines: list[str]) -> list[str]:
+    """Command lines, of which one that goes on is one text with line ends."""
+    found: list[str] = []
+    for line in lines:
+        if found and found[-1].endswith("\\"):
+            found[-1] += f"\n      {line.strip()}"
+        else:
+            found.append(line.strip())
+    return found
 
 
 def _table(what: str, rows: list[tuple[str, str]]) -> Iterator[str]:
@@ -87,23 +99,17 @@ def _table(what: str, rows: list[tuple[str, str]]) -> Iterator[str]:
         yield "\n".join([f"| {what} | |", "|---|---|", *lines, ""])
 
 
-def _argument(argument: Any, context: Any) -> str:
-    return f"`{argument.make_metavar(context)}`"
+def _argument(argument: Any) -> str:
+    name = argument.display_name_raw + ("..." if argument.nargs != 1 else "")
+    return f"`{name}`" if argument.required else f"`[{name}]`"
 
 
 def _option(option: Any, context: Any) -> str:
-    """Its names, the longest last, and what it takes."""
+    """Its names, and what it takes: `FILE`, `N`, or the words that are allowed."""
     names = [*option.opts, *option.secondary_opts]
-    takes = "" if option.is_flag or option.count else f" {_value_name(option, context)}"
-    return ", ".join(f"`{name}`" for name in names[:-1]) + (
-        ", " if names[1:] else ""
-    ) + f"`{names[-1]}{takes}`".replace("|", "\\|")  # fmt: skip
-
-
-def _value_name(option: Any, context: Any) -> str:
-    """`FILE`, `N`, or the words that are allowed."""
-    text: str = option.make_metavar(context)
-    return text
+    if not (option.is_flag or option.count):
+        names[-1] += f" {option.display_type_rich(context)}"
+    return ", ".join(f"`{name}`" for name in names).replace("|", "\\|")
 
 
 def _meaning(option: Any, context: Any) -> str:
@@ -122,6 +128,12 @@ def _default(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, int | float | str | Path):
         return ""
     return str(value)
+
+
+def wrapped(text: str) -> str:
+    """A paragraph in lines of the usual length."""
+    lines = textwrap.wrap(plain(text), 120, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines)
 
 
 def plain(text: str) -> str:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.golden.command_page import plain
+from tests.golden.command_page import plain, wrapped
 
 _HEAD = """\
 # Fields of the documents
 
-Made by `make regen` from the types that read and write the files, and compared with them by a test; the same as JSON
-Schemas is in [schemas/](schemas/). What the fields are for stands in [documents.md](documents.md) and in the pages of
-the commands that write them. First the plan, then all others by name. In every document unknown keys are errors.
+Made by `make regen` from the types that read and write the files, and compared with them by a test;
+the same as JSON Schemas is in [schemas/](schemas/). What the fields are for stands in
+[documents.md](documents.md) and in the pages of the commands that write them. First the plan, then
+all others by name. In every document unknown keys are errors.
 
-A type in capitals is one of the parts of the document, which are listed below it. `?` after a type: may also be left
-out or null. *required*: has to be there.
+A type with a capital letter is a part of the document, which stands below it. `?` after a type: may
+also be left out or null. *required*: has to be there.
 """
 _FIRST = "plan"
 _LIMITS = {
@@ -51,7 +52,7 @@ def _document(name: str, schema: dict[str, Any]) -> str:
 def _fields(schema: dict[str, Any]) -> list[str]:
     """What it is, and its table."""
     text = schema.get("description", "")
-    head = [plain(text), ""] if text else []
+    head = [wrapped(text), ""] if text else []
     required = set(schema.get("required", ()))
     rows = [
         f"| `{key}` | {_type(field)} | {_rest(field, key in required)} |"
@@ -103,9 +104,13 @@ def _limits(field: dict[str, Any]) -> list[str]:
     """Of the field, or of the one kind that has some."""
     kinds = [field, *field.get("anyOf", ())]
     texts = [
-        text.format(str(kind[key]).replace("|", "\\|"))
+        "not empty" if (key, kind[key]) == ("minItems", 1) else text.format(_cell(kind[key]))
         for kind in kinds
         for key, text in _LIMITS.items()
         if key in kind and not isinstance(kind[key], dict)
     ]
     return list(dict.fromkeys(texts))
+
+
+def _cell(value: object) -> str:
+    return str(value).replace("|", "\\|")
