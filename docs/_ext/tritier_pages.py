@@ -77,8 +77,20 @@ class RepositoryLinks(SphinxTransform):
         return file.is_file() and not file.resolve().is_relative_to(root)
 
 
+def _keep_code(*arguments: object) -> None:
+    """In docstrings, what is indented after a line that ends in a colon is code: say so in the
+    way of reStructuredText. The last argument has the lines and is changed."""
+    lines = arguments[-1]
+    assert isinstance(lines, list)
+    for index, line in enumerate(lines[:-2]):
+        ends = line.rstrip().endswith(":") and not line.rstrip().endswith("::")
+        if ends and not lines[index + 1].strip() and lines[index + 2].startswith("    "):
+            lines[index] = f"{line.rstrip()}:"
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     """Called by Sphinx."""
     app.connect("source-read", _add_navigation)
+    app.connect("autodoc-process-docstring", _keep_code)
     app.add_transform(RepositoryLinks)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -12,7 +12,6 @@ _ESPCN = (
 )
 _LAB = "tritier lab up --servers servers.yaml"
 _LAB_OF_REPOS = "tritier lab up --servers servers.yaml --repos repos/"
-_DEPLOY = "tritier deploy repos/ --servers servers.yaml"
 _RANGES = "tritier ranges model.onnx --images photos/ranges --preprocessing yolo -o ranges.json"
 _NOISE = (
     "tritier noise model.onnx --images photos/noise --preprocessing yolo"
@@ -40,8 +39,6 @@ RUNS = {
         }
     ),
     "docs/family.md": Run((_RANGES, _NOISE, _LAB)),
-    "docs/formats.md": Run((_RANGES, _LAB)),
-    "docs/load.md": Run((*_ESPCN, _LAB_OF_REPOS, _DEPLOY)),
     "docs/monitor.md": Run((_LAB,)),
     "docs/noise.md": Run((_RANGES,)),
     "docs/observability.md": Run(_ESPCN),
@@ -52,7 +49,13 @@ RUNS = {
 }
 # Pages whose blocks are only parsed: until somebody gives each a mark or makes it run.
 ONLY_PARSED = frozenset(
-    {"docs/export.md", "docs/export_kubernetes.md", "docs/doctor.md", "docs/scale_out.md"}
+    {
+        "docs/doctor.md",
+        "docs/export.md",
+        "docs/export_kubernetes.md",
+        "docs/scale_out.md",
+        "docs/wheel.md",
+    }
 )
 # Examples of --help, of which the page says itself that they are not run.
 GENERATED = frozenset({"docs/commands.md"})

@@ -44,10 +44,14 @@ def test_links_to_files_of_the_repository_are_kept(site: Path) -> None:
     (target,) = set(re.findall(r'href="(_downloads/[^"]+/camera_sharing\.yaml)"', page))
     source = ROOT / "examples" / "costs" / "camera_sharing.yaml"
     assert (site / target).read_bytes() == source.read_bytes()
+    tutorial = (site / "tutorial.html").read_text(encoding="utf-8")
+    (target,) = set(re.findall(r'href="(_downloads/[^"]+/README\.md)"', tutorial))
+    assert (site / target).read_bytes() == (ROOT / "examples/yolo11/README.md").read_bytes()
 
 
 def test_docstrings_are_on_the_page_of_python(site: Path) -> None:
     page = (site / "python_api.html").read_text(encoding="utf-8")
+    assert "<pre><span></span>tensor, geometry = prepare(picture" in page
     for name in ("tritier.vision.decode_detect", "tritier.graph.load_model", "tritier.workflow"):
         assert f'id="{name}"' in page or f'id="module-{name}"' in page
 
