@@ -64,9 +64,10 @@ _HEAD = """\
 
 Made by `make regen` from the pages. Every command of Tritier in every page, in blocks and in the
 text, is checked against the command line: it exists, with all its options. Beyond that a test
-(`tests/docs/test_docs_run.py`) types the blocks below marked *run* one after the other in a folder
-for each page, and each command must end with exit code 0. What is printed in the pages is not
-compared: it was taken from runs on other machines, at other times.
+(`tests/docs/test_docs_run.py`) types the blocks that are not listed under *Not run*, page by page,
+each page in a folder of its own, and every command must end with exit code 0. What is printed in
+the pages is not compared: it was taken from other runs. Of the blocks of Python only the one in
+[python_api.md](python_api.md) is run.
 
 `espcn_x3.onnx` and the examples are those of the repository. `model.onnx`, `yolo11n.onnx` and
 `detector.onnx` are small stand-ins with drawn weights, `photos/` holds pictures of soft noise,
