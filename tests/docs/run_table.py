@@ -17,6 +17,10 @@ _NOISE = (
     "tritier noise model.onnx --images photos/noise --preprocessing yolo"
     " --ranges ranges.json -o noise.json"
 )
+_PLANNED = (
+    "tritier plan model.onnx --servers servers.yaml --timing profiles/model"
+    " --network network.json --report report.json -o plan.json"
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ RUNS = {
             "tritier generate family": "the reader's own model",
         }
     ),
+    "docs/costs.md": Run((_PLANNED,)),
     "docs/family.md": Run((_RANGES, _NOISE, _LAB)),
     "docs/monitor.md": Run((_LAB,)),
     "docs/noise.md": Run((_RANGES,)),
