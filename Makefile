@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test unit check regen perf-analyzer bench-hop bench-wire bench-monitor \
+.PHONY: demo test unit check regen docs perf-analyzer bench-hop bench-wire bench-monitor \
 	bench-profile bench-formats bench-noise bench-planner bench-switches bench-soak bench-overload bench-plane \
 	bench-batches bench-prediction bench-grid bench-overhead bench-super-resolution bench-sharing clean
 
@@ -26,6 +26,10 @@ check: $(STAMP)
 # Rewrites golden files and JSON schemas; review the diff.
 regen: $(STAMP)
 	$(BIN)/python -m tests.golden.regen
+
+# The pages of docs/ as a site, into build/docs/index.html; a warning is an error.
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs build/docs
 
 # The real perf_analyzer binary, into .tools/perf_analyzer/.
 perf-analyzer: $(STAMP)
@@ -111,4 +115,4 @@ bench-sharing: $(STAMP)
 	$(BIN)/python -m benchmarks.sharing_queue
 
 clean:
-	rm -rf $(VENV) .tools demo_output results .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .tools build demo_output results .mypy_cache .ruff_cache .pytest_cache .hypothesis

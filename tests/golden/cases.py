@@ -4,8 +4,8 @@ Golden are: the generated tree of each case (`expected/`), the message of each b
 (`bad/*/error.txt`, `expected/bad_models.txt`), the program of a tiny placement problem
 (`expected/planner_tiny.lp`), what `tritier plan` and `tritier doctor` print (`expected/plan_*.txt`,
 `expected/doctor_*.txt`), exported folders (`expected/compose_*`), and the JSON schemas of the
-documents (`docs/schemas/`). Nothing in them depends on the machine: the layers are elementwise, so
-that even the trial of a batch is exact everywhere.
+documents (`docs/schemas/`) with the pages of commands and fields. Nothing in them depends on the
+machine: the layers are elementwise, so that even the trial of a batch is exact everywhere.
 """
 
 from __future__ import annotations
@@ -20,7 +20,16 @@ from pathlib import Path
 
 import onnx.parser
 
-from tests.golden import bad_models, doctor_text, exports, planner_model, planner_text
+from tests.docs.run_table import what_is_run
+from tests.golden import (
+    bad_models,
+    command_page,
+    doctor_text,
+    exports,
+    field_page,
+    planner_model,
+    planner_text,
+)
 from tritier import documents
 from tritier.documents import (
     Assignment,
@@ -51,6 +60,8 @@ SCHEMAS: dict[str, type[Document]] = {
     if isinstance(item, type) and issubclass(item, Document) and "title" in vars(item)
     if item is not Document
 }
+# Pages that are made here as a whole.
+PAGES = ("docs/checked_commands.md", "docs/commands.md", "docs/plan_format.md")
 # Case -> what is chosen beside the assignment of that name.
 CASES = {
     "two_servers": GenerateOptions(with_whole=True),
@@ -82,8 +93,12 @@ def golden() -> dict[str, bytes]:
     for path, data in exports.trees(generated).items():
         files[f"tests/golden/expected/{path}"] = data
     files["tests/golden/expected/export_errors.txt"] = exports.errors(generated).encode()
-    for name, document in SCHEMAS.items():
-        files[f"docs/schemas/{name}.json"] = _pretty(document.model_json_schema())
+    schemas = {name: document.model_json_schema() for name, document in SCHEMAS.items()}
+    for name, schema in schemas.items():
+        files[f"docs/schemas/{name}.json"] = _pretty(schema)
+    files["docs/commands.md"] = command_page.command_page().encode()
+    files["docs/plan_format.md"] = field_page.field_page(schemas).encode()
+    files["docs/checked_commands.md"] = what_is_run().encode()
     return files
 
 
@@ -93,6 +108,10 @@ def committed(root: Path = ROOT) -> dict[str, bytes]:
         *(root / "tests" / "golden" / "expected").rglob("*"),
         *(root / "tests" / "golden" / "bad").glob("*/error.txt"),
         *(root / "docs" / "schemas").glob("*"),
+        *(
+            root / "docs" / name
+            for name in ("checked_commands.md", "commands.md", "plan_format.md")
+        ),
     ]
     return {str(p.relative_to(root)): p.read_bytes() for p in sorted(found) if p.is_file()}
 

@@ -101,7 +101,7 @@ def link(
     }  # fmt: skip
 
 
-def network(*links: Any, names: str = "ab", **power: Sequence[Any]) -> NetworkState:
+def network(*links: Any, names: Sequence[str] = "ab", **power: Sequence[Any]) -> NetworkState:
     """Of servers and links; `power` has facts by server."""
     rows = [
         {

@@ -127,7 +127,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, espcn: LoadedModel) -> Iterat
     (folder / "profiles").mkdir()
     for name, profile in timings.items():
         (folder / "profiles" / f"{name}.json").write_text(profile.to_json())
-    known = network(*(link(a, b, 20, 4) for a, b in PAIRS), names=("device", "edge"))  # type: ignore[arg-type]
+    known = network(*(link(a, b, 20, 4) for a, b in PAIRS), names=("device", "edge"))
     try:
         yield Site(folder, lab, lab.up(spec, None), spec, espcn, repositories, timings, known)
     finally:
