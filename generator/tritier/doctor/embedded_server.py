@@ -66,21 +66,23 @@ def check_libraries(missing: Sequence[str] | None, python: str = "python") -> Ma
     )
 
 
-def check_stub(python: tuple[int, int], stubs: Sequence[str]) -> MachineCheck:
-    """`stubs`: the versions of Python for which the wheel has the program that runs models."""
-    own = f"{python[0]}.{python[1]}"
+def check_stub(
+    version: tuple[int, int], stubs: Sequence[str], python: str = "python"
+) -> MachineCheck:
+    """`stubs`: the versions of Python for which the wheel has the program that runs models, oldest
+    first; none without the wheel."""
+    own = f"{version[0]}.{version[1]}"
     if not stubs:
-        found, fits = "not checked: there is no server", False
+        found, fix = "not checked: there is no server", _install(python)
     else:
-        fits = own in stubs
         found = f"Python {own}; the server has stubs for {', '.join(stubs)}"
-    best = stubs[-1] if stubs else "3.11"
+        fix = f"python{stubs[-1]} -m venv .venv && .venv/bin/pip install {_PIN}"
     return MachineCheck(
         name="stub of Python models",
-        status="ok" if fits else "missing",
+        status="ok" if own in stubs else "missing",
         found=found,
         needed_for=_USE,
-        fix=None if fits else f"python{best} -m venv .venv && .venv/bin/pip install {_PIN}",
+        fix=None if own in stubs else fix,
         demo=True,
     )
 

@@ -57,11 +57,12 @@ def _basics() -> list[MachineCheck]:
 
 
 def _embedded() -> list[MachineCheck]:
-    version = packages.installed_version(embedded_server.WHEEL)
+    version, python = packages.installed_version(embedded_server.WHEEL), own_python()
+    stubs = embedded_server.stub_versions()
     return [
-        embedded_server.check_server(embedded_server.obstacle_now(), version, own_python()),
-        embedded_server.check_libraries(embedded_server.missing_libraries(), own_python()),
-        embedded_server.check_stub(host.python_version()[:2], embedded_server.stub_versions()),
+        embedded_server.check_server(embedded_server.obstacle_now(), version, python),
+        embedded_server.check_libraries(embedded_server.missing_libraries(), python),
+        embedded_server.check_stub(host.python_version()[:2], stubs, python),
         embedded_server.check_age(version),
     ]
 
