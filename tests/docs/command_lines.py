@@ -49,8 +49,8 @@ def faults_of(arguments: list[str]) -> list[str]:
         faults = _unfit(command, values, arguments)
         if faults or not hasattr(command, "commands"):
             return [f"{path}: {fault}" for fault in [*faults, *_too_many(command, rest)]]
-        if not rest:
-            return []  # the help of a group
+        if not rest or rest == [LEFT_OUT]:
+            return []  # the help of a group, or its name in a text
         inner = command.get_command(context, rest[0])
         if inner is None:
             return [f"{path}: there is no command {rest[0]!r}"]
