@@ -1,22 +1,93 @@
-"""A folder for Docker Compose."""
+"""A folder with which Docker Compose runs all servers of a plan on one machine."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from tritier.export.compose_services import (
+    SECRETS,
+    ComposeOptions,
+    SecretFile,
+    secret_files,
+    tier_service,
+    tool_service,
+)
+from tritier.export.guide import guide
+from tritier.export.monitoring import GRAFANA_SECRET, monitoring_files, monitoring_services
 from tritier.export.tiers import Tiers
+from tritier.export.yaml_text import yaml_text
+from tritier.repository import MANIFEST_NAME
 
 # Names of services beside the tiers.
-RESERVED = ("prometheus", "grafana", "tool", "loadtest")
+RESERVED = ("prometheus", "grafana", "tool", "loadtests")
+COMPOSE_NAME = "compose.yaml"
 
 
-def compose_files(tiers: Tiers) -> tuple[Mapping[str, bytes | str], Mapping[str, Path]]:
-    """(relative path -> content, relative path -> file to copy) of the whole folder."""
+def compose_files(
+    tiers: Tiers, options: ComposeOptions
+) -> tuple[Mapping[str, str], Mapping[str, Path]]:
+    """(relative path -> content, relative path -> file to copy) of the whole folder. Same
+    arguments, same bytes: there is no clock, no absolute path and no secret in them."""
     repositories = tiers.repositories
-    copies = {
-        f"repositories/{file.path}": repositories.path / file.path
-        for file in repositories.manifest.files
+    names = (MANIFEST_NAME, *(file.path for file in repositories.manifest.files))
+    copies = {f"repositories/{name}": repositories.path / name for name in names}
+    secrets = secret_files(tiers)
+    header = (
+        f"Written by `tritier export compose` from {repositories.title} of model "
+        f"{repositories.plan.model.name}; docs/export.md says what to do with it."
+    )
+    files = {
+        COMPOSE_NAME: yaml_text(header, _document(tiers, secrets, options)),
+        "README.md": guide(tiers, secrets),
+        "config/peers.json": tiers.peers_json(),
+        "config/servers.yaml": yaml_text(
+            "The same servers as the tool finds them from its container.", tool_servers(tiers)
+        ),
+        # Git and copies keep no empty folder, and files with secrets shall not get into either.
+        f"{SECRETS}/.gitignore": "*\n!.gitignore\n",
     }
-    copies["repositories/manifest.json"] = repositories.path / "manifest.json"
-    return {"peers.json": tiers.peers_json()}, copies
+    for tier in tiers.tiers:
+        if (content := tiers.tls_json(tier)) is not None:
+            files[f"config/{tier.name}_tls.json"] = content
+    return {**files, **monitoring_files(tiers)}, copies
+
+
+def tool_servers(tiers: Tiers) -> dict[str, Any]:
+    """A servers file with the addresses and paths of the containers."""
+    data = tiers.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    data.pop("security", None)
+    used = {tier.server: tier for tier in tiers.tiers}
+    rows = []
+    for row in data["servers"]:
+        tier = used.get(row["name"])
+        if tier is None:
+            continue
+        inside = tier.inside.model_dump(mode="json", exclude_none=True)
+        for key in ("server_cert", "server_key"):
+            inside.pop(key, None)  # the tool calls servers and is none
+        ports = {"url": tier.address, "metrics_url": f"{tier.name}:{tier.ports.metrics}"}
+        rows.append({**row, **ports, **({"security": inside} if inside else {})})
+    links = [x for x in data.get("links", []) if x["from"] in used and x["to"] in used]
+    return {"servers": rows, **({"links": links} if links else {})}
+
+
+def _document(
+    tiers: Tiers, secrets: tuple[SecretFile, ...], options: ComposeOptions
+) -> dict[str, Any]:
+    services: dict[str, Any] = {}
+    for tier in tiers.tiers:
+        services[tier.name] = tier_service(tiers, tier, secrets, options)
+    services["tool"] = tool_service("tool", tiers, secrets)
+    services["loadtests"] = tool_service("loadtests", tiers, secrets)
+    services |= monitoring_services()
+    files = {name: {"file": f"./{SECRETS}/{name}"} for name in (x.name for x in secrets)}
+    files[GRAFANA_SECRET] = {"file": f"./{SECRETS}/{GRAFANA_SECRET}"}
+    return {
+        "name": f"tritier-{tiers.repositories.id}",
+        "services": services,
+        "networks": {"plane": {}, "monitoring": {}},
+        "volumes": {"prometheus": {}, "grafana": {}},
+        "secrets": files,
+    }

@@ -25,6 +25,8 @@ REPOSITORY_DIR = "/models"
 CONFIG_DIR = "/etc/tritier"
 SECRETS_DIR = "/run/secrets"
 PROGRAMS_DIR = "/opt/tritier"
+PEERS_FILE = f"{CONFIG_DIR}/peers.json"
+TLS_FILE = f"{CONFIG_DIR}/tls.json"
 IMAGE = f"tritier/tritonserver:{tritier.__version__}"
 GRPC_PORT, METRICS_PORT, HTTP_PORT = 8001, 8002, 8000
 ADMIN_KEY = "admin_key"
@@ -127,6 +129,22 @@ class Tier:
         ]
         script = f"{PROGRAMS_DIR}/hidden_key.py"
         return protected(options, self.inside, python="python3", script=script)
+
+    def probe(self, live: bool = False) -> list[str]:
+        """Command in the container that ends with 0 if the server is ready, all its models among
+        it, or live."""
+        options = [f"--address=127.0.0.1:{self.ports.grpc}", *(["--live"] if live else [])]
+        if self.security.tls:
+            options.append(f"--server-name={self.security.server_name or self.name}")
+        return ["python3", f"{PROGRAMS_DIR}/ready.py", *options]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Where the server finds the others and how it calls them: paths, no secrets."""
+        found = {"TRITIER_PEERS": PEERS_FILE}
+        if self.security.tls:
+            found["TRITIER_TLS"] = TLS_FILE
+        return found
 
     def _http_options(self) -> list[str]:
         if self.ports.http is None:
