@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tritier.export.kserve import deployment_name, inference_service, serving_runtime
-from tritier.export.kubernetes_config import config_map, programs, programs_map
+from tritier.export.kubernetes_config import config_map
 from tritier.export.kubernetes_loader import loader, readme
 from tritier.export.kubernetes_objects import (
     autoscaler,
@@ -17,8 +17,9 @@ from tritier.export.kubernetes_objects import (
     service,
 )
 from tritier.export.kubernetes_options import Export, KubernetesOptions
-from tritier.export.kubernetes_yaml import Manifest, dump
+from tritier.export.kubernetes_yaml import Manifest
 from tritier.export.tiers import Tier, Tiers
+from tritier.export.yaml_text import yaml_text
 
 KUSTOMIZATION = "kustomization.yaml"
 
@@ -43,8 +44,6 @@ def manifests(export: Export) -> list[Manifest]:
 
 def _of_tier(export: Export, tier: Tier) -> list[Manifest]:
     found = [Manifest(f"{tier.name}/config-map.yaml", config_map(export, tier))]
-    if programs(tier):
-        found.append(Manifest(f"{tier.name}/programs.yaml", programs_map(export, tier)))
     found.append(claim(export, tier))
     if export.options.kserve:
         found += [serving_runtime(export, tier), inference_service(export, tier)]
@@ -68,4 +67,4 @@ def _kustomization(export: Export, found: list[Manifest]) -> str:
         "kind": "Kustomization",
         "resources": [item.path for item in found if item.applied],
     }
-    return f"# {export.header}\n{dump(data)}"
+    return yaml_text(export.header, data)

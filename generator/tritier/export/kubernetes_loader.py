@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tritier.export.kubernetes_config import CHECKSUMS, config_volumes
-from tritier.export.kubernetes_options import NODE_TIER, Export, claim_name, secret_name
+from tritier.export.kubernetes_config import CHECKSUMS, config_mount, config_volume
+from tritier.export.kubernetes_options import CLIENT, NODE_TIER, Export, claim_name, secret_name
 from tritier.export.kubernetes_pod import container_security, placement, pod_security
 from tritier.export.kubernetes_yaml import Manifest
 from tritier.export.tiers import CONFIG_DIR, REPOSITORY_DIR, Tier
@@ -21,14 +21,13 @@ def loader_name(tier: Tier) -> str:
 
 def loader(export: Export, tier: Tier) -> Manifest:
     """A pod that waits, with the volume of a tier, on the nodes of that tier."""
-    volumes, mounts = config_volumes(tier)
     container: dict[str, Any] = {
         "name": "loader",
         "image": tier.image,
         "command": ["sleep", str(_LIFETIME_S)],
         "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "256Mi"}},
         "securityContext": container_security(),
-        "volumeMounts": [{"name": "models", "mountPath": REPOSITORY_DIR}, mounts[0]],
+        "volumeMounts": [{"name": "models", "mountPath": REPOSITORY_DIR}, config_mount()],
     }
     data = {
         "apiVersion": "v1",
@@ -50,7 +49,7 @@ def loader(export: Export, tier: Tier) -> Manifest:
             "containers": [container],
             "volumes": [
                 {"name": "models", "persistentVolumeClaim": {"claimName": claim_name(tier)}},
-                volumes[0],
+                config_volume(tier),
             ],
         },
     }
@@ -60,54 +59,61 @@ def loader(export: Export, tier: Tier) -> Manifest:
 
 def readme(export: Export, manifests: list[Manifest]) -> str:
     """README.md of the exported folder: the steps, with its own names."""
-    space = export.options.namespace
+    space, entry = export.options.namespace, export.tiers.entry
+    steps = [
+        ("Nodes", "Each tier runs on nodes that are marked for it.", _nodes(export)),
+        (
+            "Secrets",
+            "From files that are in no export; FILE is the path of each.",
+            _secrets(export),
+        ),
+        (
+            "Models",
+            "REPOS is the folder that `tritier generate` wrote. Its files go onto the volumes "
+            "through pods\nthat are deleted afterwards; files of any size do.",
+            _loading(export, manifests),
+        ),
+        ("All of it", "", _starting(export)),
+    ]
     parts = [
         f"# {export.tiers.repositories.plan.model.name} on Kubernetes\n\n{export.header}\n"
-        "docs/export_kubernetes.md says what these files are and what was tried.\n",
-        f"## 1. Nodes\n\nEach tier runs on nodes that are marked for it:\n\n{_nodes(export)}",
+        "docs/export_kubernetes.md says what these files are and what was tried.\n"
     ]
-    if any(tier.secrets for tier in export.tiers.tiers):
-        parts.append(
-            "## 2. Secrets\n\nMade by you, from files that are in no export (FILE is its path):\n\n"
-            + _console([f"kubectl create namespace {space}", *_secrets(export)])
-        )
-    parts.append(
-        "## 3. Models\n\nREPOS is the folder that `tritier generate` wrote. Volumes and lists of "
-        "files first, then the files, through a pod that is deleted afterwards:\n\n"
-        + _console(_loading(export, manifests))
-    )
-    parts.append(
-        "## 4. All of it\n\n"
-        + _console([
-            "kubectl apply -k .",
-            *(f"kubectl -n {space} rollout status {_workload(export, t)}"
-              for t in export.tiers.tiers),
-        ])
-    )  # fmt: skip
-    entry = export.tiers.entry
+    for number, (title, text, lines) in enumerate((x for x in steps if x[2]), start=1):
+        words = f"{text}\n\n" if text else ""
+        parts.append(f"## {number}. {title}\n\n{words}{_console(lines)}")
     parts.append(
         f"Apps call `{entry.name}.{space}.svc:{entry.ports.grpc}` from pods that are marked "
-        "`tritier/client=true`, or from namespaces with that mark.\n"
+        f"`{CLIENT}=true`, or\nfrom namespaces with that mark.\n"
     )
     return "\n".join(parts)
+
+
+def _starting(export: Export) -> list[str]:
+    space = export.options.namespace
+    waits = [
+        f"kubectl -n {space} rollout status {_workload(export, x)}" for x in export.tiers.tiers
+    ]
+    return ["kubectl apply -k .", *waits]
 
 
 def _workload(export: Export, tier: Tier) -> str:
     return f"deployment/{tier.name}{'-predictor' if export.options.kserve else ''}"
 
 
-def _nodes(export: Export) -> str:
+def _nodes(export: Export) -> list[str]:
     tiers = dict.fromkeys(tier.label for tier in export.tiers.tiers)
-    return _console([f"kubectl label node NODE {NODE_TIER}={label}" for label in tiers])
+    return [f"kubectl label node NODE {NODE_TIER}={label}" for label in tiers]
 
 
 def _secrets(export: Export) -> list[str]:
-    return [
+    made = [
         f"kubectl -n {export.options.namespace} create secret generic {secret_name(tier)} "
         + " ".join(f"--from-file={item.key}=FILE" for item in tier.secrets)
         for tier in export.tiers.tiers
         if tier.secrets
     ]
+    return ["kubectl apply -f namespace.yaml", *made] if made else []
 
 
 def _loading(export: Export, manifests: list[Manifest]) -> list[str]:

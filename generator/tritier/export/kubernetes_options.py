@@ -58,8 +58,9 @@ class Export:
     @property
     def header(self) -> str:
         """First line of every file: of what it was made, no clock and no path."""
-        model = self.tiers.repositories.plan.model.name
-        return f"Written by `tritier export kubernetes` from {self.tiers.repositories.title} of {model}."
+        source = self.tiers.repositories
+        name = source.plan.model.name
+        return f"Written by `tritier export kubernetes` from {source.title} of {name}."
 
     def meta(self, tier: Tier, suffix: str = "") -> dict[str, object]:
         """Metadata of an object of a tier."""
@@ -89,5 +90,3 @@ def config_name(tier: Tier) -> str:
 def secret_name(tier: Tier) -> str:
     """The Secret that the user makes for a tier."""
     return f"{tier.name}-secrets"
-
-

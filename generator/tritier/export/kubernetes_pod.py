@@ -5,13 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tritier.export.kubernetes_config import (
-    CHECKSUMS,
-    PROBE,
-    config_volumes,
-    digest,
-    environment,
-)
+from tritier.export.kubernetes_config import CHECKSUMS, config_mount, config_volume, digest
 from tritier.export.kubernetes_options import (
     NODE_SERVER,
     NODE_TIER,
@@ -28,13 +22,7 @@ from tritier.export.kubernetes_scale import (
     shm_bytes,
     volume_bytes,
 )
-from tritier.export.tiers import (
-    CONFIG_DIR,
-    PROGRAMS_DIR,
-    REPOSITORY_DIR,
-    SECRETS_DIR,
-    Tier,
-)
+from tritier.export.tiers import CONFIG_DIR, REPOSITORY_DIR, SECRETS_DIR, Tier
 
 GPU = "nvidia.com/gpu"
 CONTAINER = "triton"
@@ -73,17 +61,19 @@ def command(export: Export, tier: Tier) -> list[str]:
 
 def pod_spec(export: Export, tier: Tier, container: str = CONTAINER) -> dict[str, Any]:
     """Specification of the pod."""
-    spec: dict[str, Any] = {
+    grace = _PRE_STOP_S + exit_timeout_s(export, tier) + _EXIT_MARGIN_S
+    return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": _PRE_STOP_S + exit_timeout_s(export, tier) + _EXIT_MARGIN_S,
+        "terminationGracePeriodSeconds": _PRE_STOP_S
+        + exit_timeout_s(export, tier)
+        + _EXIT_MARGIN_S,
         "securityContext": pod_security(),
         **placement(tier),
         "initContainers": [check_container(export, tier)],
         "containers": [triton_container(export, tier, container)],
         "volumes": volumes(export, tier),
     }
-    return spec
 
 
 def pod_metadata(export: Export, tier: Tier) -> dict[str, Any]:
@@ -140,7 +130,6 @@ def container_security() -> dict[str, Any]:
 
 def check_container(export: Export, tier: Tier) -> dict[str, Any]:
     """Ends well only if the volume holds every file of this plan, unchanged."""
-    _, mounts = config_volumes(tier)
     return {
         "name": "check-models",
         "image": tier.image,
@@ -148,7 +137,7 @@ def check_container(export: Export, tier: Tier) -> dict[str, Any]:
         "workingDir": f"{REPOSITORY_DIR}/{export.id}",
         "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"memory": "64Mi"}},
         "securityContext": container_security(),
-        "volumeMounts": [_models_mount(), mounts[0]],
+        "volumeMounts": [_models_mount(), config_mount()],
     }
 
 
@@ -159,7 +148,7 @@ def triton_container(export: Export, tier: Tier, name: str = CONTAINER) -> dict[
         "name": name,
         "image": tier.image,
         "command": command(export, tier),
-        "env": [{"name": key, "value": value} for key, value in environment(tier).items()],
+        "env": [{"name": key, "value": value} for key, value in tier.environment.items()],
         "ports": [
             {"name": key, "containerPort": port, "protocol": "TCP"} for key, port in ports if port
         ],
@@ -190,7 +179,7 @@ def volumes(export: Export, tier: Tier) -> list[dict[str, Any]]:
     scratch = {"sizeLimit": mib(volume_bytes(repositories, tier.server))}
     found: list[dict[str, Any]] = [
         {"name": "models", "persistentVolumeClaim": {"claimName": claim_name(tier)}},
-        *config_volumes(tier)[0],
+        config_volume(tier),
         {"name": "shm", "emptyDir": shm},
         {"name": "tmp", "emptyDir": scratch},
     ]
@@ -204,7 +193,7 @@ def volumes(export: Export, tier: Tier) -> list[dict[str, Any]]:
 def _mounts(tier: Tier) -> list[dict[str, Any]]:
     found = [
         _models_mount(),
-        *config_volumes(tier)[1],
+        config_mount(),
         {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 - a place in the container
         {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108
     ]
@@ -217,16 +206,17 @@ def _probes(tier: Tier) -> dict[str, Any]:
     """Triton opens its gRPC port when all models are loaded. A probe by gRPC has no certificate of
     a client, so with TLS a program asks instead."""
     if tier.security.tls:
-        program = ["python3", f"{PROGRAMS_DIR}/{PROBE}", tier.name]
-        asks: Mapping[str, Any] = {"exec": {"command": program}}
+        ready: Mapping[str, Any] = {"exec": {"command": tier.probe()}}
+        live: Mapping[str, Any] = {"exec": {"command": tier.probe(live=True)}}
         pause, timeout = 15, 10
     else:
-        asks, pause, timeout = {"grpc": {"port": tier.ports.grpc}}, 5, 5
+        ready = live = {"grpc": {"port": tier.ports.grpc}}
+        pause, timeout = 5, 5
     return {
-        "startupProbe": _probe(asks, period=pause, timeout=timeout, failures=600 // pause),
-        "readinessProbe": _probe(asks, period=pause, timeout=timeout, failures=2),
+        "startupProbe": _probe(ready, period=pause, timeout=timeout, failures=600 // pause),
+        "readinessProbe": _probe(ready, period=pause, timeout=timeout, failures=2),
         # Busy is not dead: a minute without an answer is.
-        "livenessProbe": _probe(asks, period=15, timeout=timeout, failures=4),
+        "livenessProbe": _probe(live, period=15, timeout=timeout, failures=4),
     }
 
 

@@ -68,22 +68,25 @@ def cpu_count(tiers: Tiers, tier: Tier) -> int:
 
 def memory_bytes(tiers: Tiers, tier: Tier) -> int:
     """Memory of a pod: what the servers file says and /dev/shm, which counts as memory of the pod;
-    without a figure there, an estimate: twice the models, and what Triton takes."""
+    without a figure there, an estimate: twice the ONNX models, and what Triton takes."""
+    shm = shm_bytes(tiers.repositories, tier.server)
     if tier.memory_bytes is not None:
-        return tier.memory_bytes + shm_bytes(tiers.repositories, tier.server)
-    models = 2 * repository_bytes(tiers.repositories, tier.server)
-    return models + _TRITON_BYTES + shm_bytes(tiers.repositories, tier.server)
+        return tier.memory_bytes + shm
+    return 2 * onnx_bytes(tiers.repositories, tier.server) + _TRITON_BYTES + shm
 
 
-def repository_bytes(repositories: Repositories, server: str) -> int:
-    """Size of all files of a server."""
-    files = repositories.manifest.files
-    return sum(file.bytes for file in files if file.path.startswith(f"{server}/"))
+def onnx_bytes(repositories: Repositories, server: str) -> int:
+    """Size of all ONNX models of a server; all else in its repository is small."""
+    return sum(
+        file.bytes
+        for file in repositories.manifest.files
+        if file.path.startswith(f"{server}/") and file.path.endswith(".onnx")
+    )
 
 
 def volume_bytes(repositories: Repositories, server: str) -> int:
-    """Size of the volume: this plan and the next one side by side, and a GiB."""
-    return 2 * repository_bytes(repositories, server) + _GIB
+    """Size of the volume: the models of this plan and of the next one side by side, and a GiB."""
+    return 2 * onnx_bytes(repositories, server) + _GIB
 
 
 def shm_bytes(repositories: Repositories, server: str) -> int:

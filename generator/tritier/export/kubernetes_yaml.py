@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
+from tritier.export.yaml_text import yaml_text
 
-Object = Mapping[str, Any]
-_WIDTH = 100
+_WIDTH = 98
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class Manifest:
     and whether `kubectl apply -k` of the folder takes it."""
 
     path: str
-    data: Object
+    data: Mapping[str, Any]
     comment: str = ""
     applied: bool = True
 
@@ -30,27 +29,4 @@ class Manifest:
 
     def text(self, header: str) -> str:
         """Content of the file. `header` says what wrote it."""
-        lines = [header, *textwrap.wrap(self.comment, _WIDTH - 2)]
-        return "".join(f"# {line}\n" for line in lines) + dump(self.data)
-
-
-def dump(data: Object) -> str:
-    """YAML in the given order of keys, with texts of several lines as blocks and no anchors."""
-    return yaml.dump(
-        dict(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH
-    )
-
-
-class _Dumper(yaml.SafeDumper):
-    """Without `&id001`, which nobody wants to read."""
-
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - yaml's signature
-        return True
-
-
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
-
-
-_Dumper.add_representer(str, _text)
+        return yaml_text("\n".join([header, *textwrap.wrap(self.comment, _WIDTH)]), self.data)
