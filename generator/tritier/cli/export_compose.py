@@ -44,7 +44,7 @@ def compose_command(
     if dry_run:
         refuse_output(tiers, output, force)
     else:
-        write_export("compose", tiers, files, output, force, copies)
+        write_export("compose", tiers, files, output, force, copies, kept=[SECRETS])
     names = sorted([*files, *copies])
     say(f"{'would write' if dry_run else 'wrote'} {len(names) + 1} files to {output}")
     for item in secret_files(tiers):

@@ -68,6 +68,7 @@ def tool_servers(tiers: Tiers) -> dict[str, Any]:
         for key in ("server_cert", "server_key"):
             inside.pop(key, None)  # the tool calls servers and is none
         ports = {"url": tier.address, "metrics_url": f"{tier.name}:{tier.ports.metrics}"}
+        row.pop("security", None)
         rows.append({**row, **ports, **({"security": inside} if inside else {})})
     links = [x for x in data.get("links", []) if x["from"] in used and x["to"] in used]
     return {"servers": rows, **({"links": links} if links else {})}

@@ -72,7 +72,11 @@ def tier_service(
         "image": tier.image,
         "command": tier.command,
         **_confined(),
-        "environment": {**tier.environment, "TRITIER_LOG": "${TRITIER_LOG:-failures}"},
+        "environment": {
+            **tier.environment,
+            "TRITIER_LOG": "${TRITIER_LOG:-failures}",
+            "TRITIER_OTLP": "${TRITIER_OTLP:-}",
+        },
         "volumes": [
             _read_only(f"./repositories/{tier.server}", REPOSITORY_DIR),
             _read_only("./config/peers.json", PEERS_FILE),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import tritier
@@ -24,12 +24,14 @@ def write_export(
     output: Path,
     force: bool,
     copies: Mapping[str, Path] | None = None,
+    kept: Collection[str] = (),
 ) -> None:
     """Fill `output` with `files` (relative path -> content), with `copies` (relative path -> file on
     this machine), and with a marker that says what was exported.
 
-    `force` replaces a folder that was exported, and no other: all in it would be lost. Raises
-    InputError for one that was not, and for a folder that lies among the repositories.
+    `force` replaces a folder that was exported, and no other: all in it is lost, but for what lies
+    in its folders `kept`, where the user has put files. Raises InputError for a folder that was not
+    exported, and for one that lies among the repositories.
     """
     refuse_output(tiers, output, force)
     with replaced_dir(output, force) as folder:
@@ -40,6 +42,8 @@ def write_export(
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data.encode() if isinstance(data, str) else data)
+        for name in kept:
+            _carry_over(output / name, folder / name)
 
 
 def refuse_output(tiers: Tiers, output: Path, force: bool) -> None:
@@ -56,6 +60,14 @@ def refuse_output(tiers: Tiers, output: Path, force: bool) -> None:
             "replaced: choose another folder"
         )
     check_replaceable(output, force)
+
+
+def _carry_over(old: Path, new: Path) -> None:
+    """Copy the files of a folder that are not written anew; links stay links, modes stay."""
+    for path in sorted(old.iterdir()) if old.is_dir() else ():
+        if not path.is_dir() and not (new / path.name).exists():
+            new.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, new / path.name, follow_symlinks=False)
 
 
 def marker(kind: str, tiers: Tiers) -> str:
