@@ -2,9 +2,10 @@
 
 Golden are: the generated tree of each case (`expected/`), the message of each bad input
 (`bad/*/error.txt`, `expected/bad_models.txt`), the program of a tiny placement problem
-(`expected/planner_tiny.lp`), what `tritier plan` prints (`expected/plan_*.txt`) and the JSON
-schemas of the documents (`docs/schemas/`). Nothing in them depends on the machine: the layers are
-elementwise, so that even the trial of a batch is exact everywhere.
+(`expected/planner_tiny.lp`), what `tritier plan` prints (`expected/plan_*.txt`), the manifests of
+`tritier export kubernetes` (`expected/kubernetes*`) and the JSON schemas of the documents
+(`docs/schemas/`). Nothing in them depends on the machine: the layers are elementwise, so that even
+the trial of a batch is exact everywhere.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import onnx.parser
 
-from tests.golden import bad_models, planner_model, planner_text
+from tests.golden import bad_models, kubernetes_tree, planner_model, planner_text
 from tritier import documents
 from tritier.documents import (
     Assignment,
@@ -74,9 +75,21 @@ def golden() -> dict[str, bytes]:
     files["tests/golden/expected/planner_tiny.lp"] = planner_model.text().encode()
     files["tests/golden/expected/plan_tables.txt"] = planner_text.tables().encode()
     files["tests/golden/expected/plan_infeasible.txt"] = planner_text.errors().encode()
+    files |= _kubernetes()
     for name, document in SCHEMAS.items():
         files[f"docs/schemas/{name}.json"] = _pretty(document.model_json_schema())
     return files
+
+
+def _kubernetes() -> dict[str, bytes]:
+    """What `tritier export kubernetes` writes for three servers, and what it refuses."""
+    found, servers = generated("three_servers"), ServersSpec.load(INPUT / "servers.yaml")
+    folder = "tests/golden/expected/kubernetes"
+    tree = kubernetes_tree.tree(found, servers)
+    errors = kubernetes_tree.errors(found, servers).encode()
+    return {f"{folder}/{path}": data for path, data in tree.items()} | {
+        "tests/golden/expected/kubernetes_errors.txt": errors
+    }
 
 
 def committed(root: Path = ROOT) -> dict[str, bytes]:

@@ -131,7 +131,7 @@ def _scaling(objects: Objects) -> Iterator[str]:
 
 
 def _peers(objects: Objects) -> Iterator[str]:
-    """Each tier knows all tiers, itself by loopback or its Service, the others by their Services."""
+    """Each tier knows all tiers by their Services, itself perhaps by loopback."""
     ports = {x["metadata"]["name"]: [p["port"] for p in x["spec"]["ports"]]
              for x in of_kind(objects, "Service")}  # fmt: skip
     for path, data in objects.items():

@@ -1,43 +1,24 @@
-"""Exported manifests, read back as anybody would, but for keys that stand twice: those are faults."""
+"""Exported manifests, read back; a key that stands twice is a fault."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
+from tests.helpers.exported import strict_yaml
 
 Objects = Mapping[str, Mapping[str, Any]]
 # What selects pods in an export.
 COMPONENT = "app.kubernetes.io/component"
-
-
-class StrictLoader(yaml.SafeLoader):
-    """Refuses a mapping with the same key twice, of which YAML readers keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
-        twice = {key for key in keys if keys.count(key) > 1}
-        if twice:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{sorted(twice)} stands twice", node.start_mark
-            )
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(text: str) -> list[Any]:
-    """All documents of a text; yaml.YAMLError for what is no YAML and for keys that stand twice."""
-    return [data for data in yaml.load_all(text, Loader=StrictLoader) if data is not None]  # noqa: S506
+# What of a ServingRuntime is of its pod, and what of a predictor is not.
+_OF_RUNTIMES = ("containers", "volumes", "affinity", "tolerations")
+_OF_SERVICES = ("model", "minReplicas", "maxReplicas", "deploymentStrategy")
 
 
 def read_export(files: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Path -> object of the YAML files of an export; each has one."""
-    found = {}
-    for path, text in files.items():
-        if path.endswith(".yaml"):
-            (found[path],) = read_yaml(text)
-    return found
+    """Path -> object of the YAML files of an export, of which each has one."""
+    return {path: strict_yaml(text) for path, text in files.items() if path.endswith(".yaml")}
 
 
 def files_in(folder: Path) -> dict[str, str]:
@@ -55,21 +36,21 @@ def of_kind(objects: Objects, *kinds: str) -> Iterator[Mapping[str, Any]]:
 
 
 def workloads(objects: Objects) -> dict[str, tuple[dict[str, str], dict[str, Any]]]:
-    """Name -> (labels of the pods, specification of the pod) of all tiers, whoever runs them."""
+    """Tier -> (labels of its pods, specification of the pod), whoever runs them."""
     found = {}
     for data in of_kind(objects, "Deployment"):
         template = data["spec"]["template"]
-        found[data["metadata"]["name"]] = (template["metadata"]["labels"], template["spec"])
-    services = {x["spec"]["predictor"]["model"]["runtime"]: x for x in
-                of_kind(objects, "InferenceService")}  # fmt: skip
+        labels = template["metadata"]["labels"]
+        found[labels[COMPONENT]] = (labels, template["spec"])
+    predictors = {
+        data["spec"]["predictor"]["model"]["runtime"]: data["spec"]["predictor"]
+        for data in of_kind(objects, "InferenceService")
+    }
     for data in of_kind(objects, "ServingRuntime"):
-        name = data["metadata"]["name"]
-        own = {key: data["spec"][key] for key in ("containers", "volumes", "affinity", "tolerations")
-               if key in data["spec"]}  # fmt: skip
-        mine = {"model", "minReplicas", "maxReplicas", "deploymentStrategy"}
-        predictor = services[name]["spec"]["predictor"]
-        rest = {key: value for key, value in predictor.items() if key not in mine}
-        found[name] = (data["spec"]["labels"], {**own, **rest})
+        spec, rest = data["spec"], predictors[data["metadata"]["name"]]
+        pod = {key: spec[key] for key in _OF_RUNTIMES if key in spec}
+        pod |= {key: value for key, value in rest.items() if key not in _OF_SERVICES}
+        found[spec["labels"][COMPONENT]] = (spec["labels"], pod)
     return found
 
 

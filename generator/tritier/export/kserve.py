@@ -13,15 +13,19 @@ from tritier.export.tiers import Tier
 # The container of a runtime that serves must have this name.
 CONTAINER = "kserve-container"
 MODEL_FORMAT = "tritier"
-# What KServe calls the Deployment of an InferenceService.
-_SUFFIX = "-predictor"
+# Names of their own: the Service by which a tier is called has the tier's.
+_SUFFIX = "-triton"
+# What KServe appends for the Deployment of an InferenceService.
+_DEPLOYMENT_SUFFIX = "-predictor"
+# KServe shall make no way in from outside: apps call the Service of the entry.
+_INSIDE = {"networking.kserve.io/visibility": "cluster-local"}
 # Of a runtime's pod; all else stands in the InferenceService.
 _RUNTIME_KEYS = ("containers", "volumes", "affinity", "tolerations")
 
 
 def deployment_name(tier: Tier) -> str:
     """The Deployment that KServe makes."""
-    return tier.name + _SUFFIX
+    return tier.name + _SUFFIX + _DEPLOYMENT_SUFFIX
 
 
 def serving_runtime(export: Export, tier: Tier) -> Manifest:
@@ -29,11 +33,7 @@ def serving_runtime(export: Export, tier: Tier) -> Manifest:
     pod, meta = pod_spec(export, tier, CONTAINER), pod_metadata(export, tier)
     spec: dict[str, Any] = {
         "labels": meta["labels"],
-        "annotations": {
-            **meta["annotations"],
-            "prometheus.kserve.io/port": str(tier.ports.metrics),
-            "prometheus.kserve.io/path": "/metrics",
-        },
+        "annotations": meta["annotations"],
         "supportedModelFormats": [{"name": MODEL_FORMAT, "version": "1", "autoSelect": False}],
         "protocolVersions": ["grpc-v2"],
         "multiModel": False,
@@ -42,7 +42,7 @@ def serving_runtime(export: Export, tier: Tier) -> Manifest:
     data = {
         "apiVersion": "serving.kserve.io/v1alpha1",
         "kind": "ServingRuntime",
-        "metadata": export.meta(tier),
+        "metadata": export.meta(tier, _SUFFIX),
         "spec": spec,
     }
     return Manifest(f"{tier.name}/serving-runtime.yaml", data)
@@ -60,12 +60,12 @@ def inference_service(export: Export, tier: Tier) -> Manifest:
         **{key: value for key, value in pod.items() if key not in _RUNTIME_KEYS},
         "model": {
             "modelFormat": {"name": MODEL_FORMAT, "version": "1"},
-            "runtime": tier.name,
+            "runtime": tier.name + _SUFFIX,
             "protocolVersion": "grpc-v2",
         },
     }
-    meta = export.meta(tier)
-    meta["labels"] = labels(tier)
+    meta = export.meta(tier, _SUFFIX)
+    meta["labels"] = {**labels(tier), **_INSIDE}
     meta["annotations"] = {
         "tritier/server": tier.server,
         # Deployments and Services without Knative, which speaks to one port and ends connections.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tritier.export.kserve import deployment_name
 from tritier.export.kubernetes_config import CHECKSUMS, config_mount, config_volume
 from tritier.export.kubernetes_options import CLIENT, NODE_TIER, Export, claim_name, secret_name
 from tritier.export.kubernetes_pod import container_security, placement, pod_security
@@ -98,7 +99,7 @@ def _starting(export: Export) -> list[str]:
 
 
 def _workload(export: Export, tier: Tier) -> str:
-    return f"deployment/{tier.name}{'-predictor' if export.options.kserve else ''}"
+    return f"deployment/{deployment_name(tier) if export.options.kserve else tier.name}"
 
 
 def _nodes(export: Export) -> list[str]:

@@ -65,9 +65,7 @@ def pod_spec(export: Export, tier: Tier, container: str = CONTAINER) -> dict[str
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": _PRE_STOP_S
-        + exit_timeout_s(export, tier)
-        + _EXIT_MARGIN_S,
+        "terminationGracePeriodSeconds": grace,
         "securityContext": pod_security(),
         **placement(tier),
         "initContainers": [check_container(export, tier)],
