@@ -1,7 +1,7 @@
-"""Ends with 0 if the Triton beside it is ready, or live with --live: for health checks of containers.
+"""Ends with 0 if the Triton beside it is ready, or live with --live: a container's health check.
 
-It asks over gRPC, since HTTP is off. With TLS it shows the certificate that the server itself shows
-to others: the environment variable TRITIER_TLS names the file that says where it lies. It needs
+It asks over gRPC, since HTTP is off. With TLS it shows the certificate that the server's own calls
+show: the environment variable TRITIER_TLS names the file that says where it lies. It needs
 grpcio and nothing of Triton, so that it is quick.
 """
 

@@ -2,8 +2,8 @@
 
 Golden are: the generated tree of each case (`expected/`), the message of each bad input
 (`bad/*/error.txt`, `expected/bad_models.txt`), the program of a tiny placement problem
-(`expected/planner_tiny.lp`), what `tritier plan` prints (`expected/plan_*.txt`), the manifests of
-`tritier export kubernetes` (`expected/kubernetes*`) and the JSON schemas of the documents
+(`expected/planner_tiny.lp`), what `tritier plan` prints (`expected/plan_*.txt`), exported folders
+(`expected/compose_*`, `expected/kubernetes*`), and the JSON schemas of the documents
 (`docs/schemas/`). Nothing in them depends on the machine: the layers are elementwise, so that even
 the trial of a batch is exact everywhere.
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import onnx.parser
 
-from tests.golden import bad_models, kubernetes_tree, planner_model, planner_text
+from tests.golden import bad_models, exports, kubernetes_tree, planner_model, planner_text
 from tritier import documents
 from tritier.documents import (
     Assignment,
@@ -75,6 +75,9 @@ def golden() -> dict[str, bytes]:
     files["tests/golden/expected/planner_tiny.lp"] = planner_model.text().encode()
     files["tests/golden/expected/plan_tables.txt"] = planner_text.tables().encode()
     files["tests/golden/expected/plan_infeasible.txt"] = planner_text.errors().encode()
+    for path, data in exports.trees(generated).items():
+        files[f"tests/golden/expected/{path}"] = data
+    files["tests/golden/expected/export_errors.txt"] = exports.errors(generated).encode()
     files |= _kubernetes()
     for name, document in SCHEMAS.items():
         files[f"docs/schemas/{name}.json"] = _pretty(document.model_json_schema())

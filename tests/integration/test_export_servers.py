@@ -18,7 +18,7 @@ from tests.helpers.containers import Started, running
 from tests.helpers.processes import processes_with
 from tests.integration.conftest import NAMES, peer_plan, three_servers
 from tritier.cli import main
-from tritier.deployment.access import Address, address
+from tritier.deployment.access import Address, address, spec_address
 from tritier.deployment.certificates import make_lab_certificates
 from tritier.deployment.client import TritonServer
 from tritier.documents import Security, ServersSpec
@@ -38,6 +38,7 @@ OPTIONS = GenerateOptions(optimisation="disabled")
 class Exported:
     """Services of an exported folder that run."""
 
+    folder: Path
     repositories: Repositories
     services: dict[str, Started]
     security: Security
@@ -71,7 +72,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, espcn: LoadedModel) -> Itera
     compose = _export(folder, {"servers": _rows()})
     repositories = Repositories.open(folder / "repos")
     with running(compose, list(NAMES), folder / "run") as services:
-        yield Exported(repositories, services, Security())
+        yield Exported(compose.parent, repositories, services, Security())
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,12 @@ def protected(tmp_path_factory: pytest.TempPathFactory, espcn: LoadedModel) -> I
     write_files(files, folder / "repos", force=False)
     made = make_lab_certificates(folder / "certs", NAMES)
     (folder / "admin.key").write_text(KEY)
-    common = {"tls": True, "mutual": True, "server_name": "localhost", "admin_key_file": "admin.key"}
+    common = {
+        "tls": True,
+        "mutual": True,
+        "server_name": "localhost",
+        "admin_key_file": "admin.key",
+    }
     own = {n: made[n].model_dump(exclude_none=True) for n in NAMES}
     rows = [{**row, "security": own[row["name"]]} for row in _rows()]
     compose = _export(folder, {"servers": rows, "security": common})
@@ -93,7 +99,7 @@ def protected(tmp_path_factory: pytest.TempPathFactory, espcn: LoadedModel) -> I
     security = ServersSpec.load(folder / "servers.yaml").security_of("device")
     repositories = Repositories.open(folder / "repos")
     with running(compose, list(NAMES), folder / "run") as services:
-        yield Exported(repositories, services, security)
+        yield Exported(compose.parent, repositories, services, security)
 
 
 def _put_secrets(compose: Path, spec: ServersSpec) -> None:
@@ -171,6 +177,22 @@ def test_what_compose_starts_has_no_key_in_its_arguments(protected: Exported) ->
             anybody.index()
         with TritonServer(name, address(name, service.grpc_url, protected.security)) as ours:
             assert set(ours.index().values()) == {"READY"}
+
+
+def test_the_tools_servers_file_reaches_all_with_their_keys(
+    exported: Exported, tmp_path: Path
+) -> None:
+    text = (exported.folder / "config" / "servers.yaml").read_text()
+    for name, service in exported.services.items():
+        text = text.replace(f"url: {name}:8001", f"url: {service.grpc_url}")
+    text = text.replace("/run/secrets/", f"{exported.folder / 'secrets'}/")
+    (tmp_path / "servers.yaml").write_text(text)
+    spec = ServersSpec.load(tmp_path / "servers.yaml")
+    for name in NAMES:
+        found = spec_address(spec, name)
+        assert found is not None
+        with TritonServer(name, found) as server:
+            assert set(server.index().values()) == {"READY"}
 
 
 def test_an_unhealthy_server_is_told(plain: Exported, protected: Exported) -> None:

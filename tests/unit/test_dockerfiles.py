@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docker"
 FILES = sorted(FOLDER.glob("*.Dockerfile"))
 SERVER = FOLDER / "tritonserver.Dockerfile"
+LINKS = FOLDER / "links.Dockerfile"
 PINNED = {
     line.partition("==")[0].lower().replace("_", "-")
     for line in (ROOT / "constraints.txt").read_text().splitlines()
@@ -38,19 +39,28 @@ def arguments(path: Path, name: str) -> list[str]:
 
 def test_there_is_one_for_each_role() -> None:
     assert [path.name for path in FILES] == [
-        "loadtests.Dockerfile", "tritier.Dockerfile", "tritonserver.Dockerfile",
+        "links.Dockerfile", "loadtests.Dockerfile", "tritier.Dockerfile", "tritonserver.Dockerfile",
     ]  # fmt: skip
 
 
-def test_what_is_no_dockerfile_is_found() -> None:
-    with pytest.raises(dockerfile.GoParseError):
-        dockerfile.parse_string("FROM a\nRUN [\nHEALTHCHECK --interval\n\\")
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_instructions_are_known_and_in_order(path: Path) -> None:
+    """The parser takes any word for an instruction."""
+    known = {"arg", "from", "copy", "run", "env", "user", "expose", "healthcheck", "cmd",
+             "workdir", "entrypoint"}  # fmt: skip
+    names = [c.cmd.lower() for c in dockerfile.parse_string(path.read_text())]
+    assert set(names) <= known
+    assert names[:2] == ["arg", "from"]
+    flags = {f.split("=")[0] for c in commands(path, "healthcheck") for f in c.flags}
+    assert flags <= {"--interval", "--timeout", "--start-period", "--retries"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_images_are_confined_and_checked(path: Path) -> None:
     last = [c.cmd.lower() for c in dockerfile.parse_string(path.read_text())]
-    assert commands(path, "user")[-1].value == ("1000:1000",)
+    # tc needs a capability, which only root has: see test_export_links.py.
+    user = "0:0" if path == LINKS else "1000:1000"
+    assert commands(path, "user")[-1].value == (user,)
     # Nothing is installed or copied after the user has changed.
     assert not {"run", "copy"} & set(last[last.index("user") :])
     assert commands(path, "healthcheck")
@@ -73,8 +83,12 @@ def test_base_images_are_pinned(path: Path) -> None:
 def test_installs_are_pinned_and_copies_exist(path: Path) -> None:
     installs = [text for text in arguments(path, "run") if " install " in text]
     assert len(installs) == 1
-    assert "--constraint" in installs[0]
-    assert "--no-cache-dir" in installs[0]
+    if path == LINKS:  # of the distribution, at the version that it has
+        assert "iproute2" in installs[0]
+        assert "pip" not in installs[0]
+    else:
+        assert "--constraint" in installs[0]
+        assert "--no-cache-dir" in installs[0]
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     for command in commands(path, "copy"):
         if any(flag.startswith("--from") for flag in command.flags):

@@ -90,7 +90,9 @@ def test_servers_are_confined(tmp_path: Path, kind: str) -> None:
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert service["user"].startswith("${TRITIER_UID:-1000}")
-        assert all(volume["read_only"] for volume in service["volumes"])
+        # `tritier verify` writes what it found beside the manifest.
+        written = {volume["target"] for volume in service["volumes"] if not volume["read_only"]}
+        assert written == ({"/plan"} if name == "tool" else set())
         assert "privileged" not in service
     published = {name for name, service in services.items() if "ports" in service}
     assert published == {"a", "prometheus", "grafana"}
@@ -171,6 +173,21 @@ def test_the_tools_servers_file_is_one(tmp_path: Path, kind: str) -> None:
         assert security.admin_key_file == "/run/secrets/admin_key"
 
 
+def test_the_tool_has_the_key_of_each_server(tmp_path: Path) -> None:
+    own = {"server_cert": "b.pem", "server_key": "b.crt", "admin_key_file": "b.key"}
+    found = tiers(tmp_path, protected(b={"security": own}))
+    files, _ = compose_files(found, ComposeOptions())
+    (tmp_path / "inside.yaml").write_text(files["config/servers.yaml"])
+    spec = ServersSpec.load(tmp_path / "inside.yaml")
+    mounted = {
+        f"/run/secrets/{secret['target']}": secret["source"]
+        for secret in strict_yaml(files[COMPOSE_NAME])["services"]["tool"]["secrets"]
+    }
+    named = {name: str(spec.security_of(name).admin_key_file) for name in "abc"}
+    assert named["a"] == named["c"] != named["b"]
+    assert {mounted[path] for path in named.values()} == {"b_admin_key", "c_admin_key"}
+
+
 def export(found: Tiers, output: Path, force: bool = False) -> None:
     files, copies = compose_files(found, ComposeOptions())
     write_export("compose", found, files, output, force, copies, kept=["secrets"])
@@ -232,7 +249,9 @@ def test_nothing_half_written_stays(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["repos"]
 
 
-@pytest.mark.parametrize("text", ["on", "no", "8001", "1e3", "0x1f", "~", "null", "a: b", "# x", ""])
+@pytest.mark.parametrize(
+    "text", ["on", "no", "8001", "1e3", "0x1f", "~", "null", "a: b", "# x", ""]
+)
 def test_texts_stay_texts(text: str) -> None:
     assert strict_yaml(yaml_text("header", {"key": text, "list": [text]})) == {
         "key": text,

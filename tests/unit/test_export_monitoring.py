@@ -18,7 +18,7 @@ from tritier.resources import triton_dir
 QUERIES = [query for panels in ROWS.values() for panel in panels for query, _ in panel.queries]
 DATA: dict[str, Any] = dashboard(JOB)
 PANELS: list[dict[str, Any]] = [panel for panel in DATA["panels"] if panel["type"] != "row"]
-# /metrics of a Triton 2.51 (24.10) on a machine without GPU; test_export_servers.py asks a real one.
+# Of Triton 2.51 (24.10) on a machine without GPU; test_export_servers.py asks a real one.
 NV_METRICS = {
     "nv_inference_request_success", "nv_inference_request_failure", "nv_inference_count",
     "nv_inference_exec_count", "nv_inference_request_duration_us", "nv_inference_queue_duration_us",
@@ -37,7 +37,9 @@ def own_metrics() -> set[str]:
     ):
         for path in (triton_dir() / folder).glob("*.py"):
             names = re.findall(r"_(?:counter|gauge)\(\s*\"(\w+)\"", path.read_text())
-            found |= {f"{prefix}{name}{suffix}" for name in names if not name.startswith("tritier_")}
+            found |= {
+                f"{prefix}{name}{suffix}" for name in names if not name.startswith("tritier_")
+            }
     for path in triton_dir().rglob("*.py"):
         text = path.read_text()
         for kind, name in re.findall(r"telemetry\.(\w+)\(\s*\"(tritier_\w+)\"", text):

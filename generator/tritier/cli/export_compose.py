@@ -7,9 +7,17 @@ from typing import Annotated
 
 import typer
 
-from tritier.cli.common import DryRunFlag, ForceFlag, JsonFlag, ReposArgument, ServersOption
+from tritier.cli.common import (
+    DryRunFlag,
+    ForceFlag,
+    JsonFlag,
+    ReposArgument,
+    ServersOption,
+    require_file,
+)
 from tritier.cli.export import DEFAULT_IMAGE, ImageOption, tiers_of
 from tritier.cli.output import say, show_json
+from tritier.documents import NetworkState
 from tritier.export.compose import RESERVED, compose_files
 from tritier.export.compose_services import SECRETS, ComposeOptions, secret_files
 from tritier.export.write import refuse_output, write_export
@@ -26,6 +34,10 @@ def compose_command(
         int,
         typer.Option("--shm-mib", min=64, help="Shared memory of each container, MiB."),
     ] = ComposeOptions.shm_mib,
+    network: Annotated[
+        Path | None,
+        typer.Option("--network", help="Measured links (network.json) to emulate on demand."),
+    ] = None,
     force: ForceFlag = False,
     dry_run: DryRunFlag = False,
     json: JsonFlag = False,
@@ -40,7 +52,8 @@ def compose_command(
         tritier export compose repos/ --servers servers.yaml -o compose/
     """
     tiers = tiers_of(repos, servers, image, RESERVED)
-    files, copies = compose_files(tiers, ComposeOptions(shm_mib))
+    state = NetworkState.load(require_file(network, "a network state")) if network else None
+    files, copies = compose_files(tiers, ComposeOptions(shm_mib, state))
     if dry_run:
         refuse_output(tiers, output, force)
     else:

@@ -8,6 +8,7 @@ from typing import Any
 
 from tritier.export.compose_services import (
     SECRETS,
+    TOOL_KEYS,
     ComposeOptions,
     SecretFile,
     secret_files,
@@ -15,14 +16,17 @@ from tritier.export.compose_services import (
     tool_service,
 )
 from tritier.export.guide import guide
+from tritier.export.links import link_files, link_service, link_shapes, service_name
 from tritier.export.monitoring import GRAFANA_SECRET, monitoring_files, monitoring_services
-from tritier.export.tiers import Tiers
+from tritier.export.tiers import ADMIN_KEY, SECRETS_DIR, Tiers
 from tritier.export.yaml_text import yaml_text
 from tritier.repository import MANIFEST_NAME
 
 # Names of services beside the tiers.
 RESERVED = ("prometheus", "grafana", "tool", "loadtests")
 COMPOSE_NAME = "compose.yaml"
+# What a secret's key is called in a servers file, where that is another name.
+_SPEC_KEYS = {ADMIN_KEY: "admin_key_file"}
 
 
 def compose_files(
@@ -34,16 +38,18 @@ def compose_files(
     names = (MANIFEST_NAME, *(file.path for file in repositories.manifest.files))
     copies = {f"repositories/{name}": repositories.path / name for name in names}
     secrets = secret_files(tiers)
+    shapes = link_shapes(tiers, options.network) if options.network else {}
     header = (
         f"Written by `tritier export compose` from {repositories.title} of model "
         f"{repositories.plan.model.name}; docs/export.md says what to do with it."
     )
     files = {
-        COMPOSE_NAME: yaml_text(header, _document(tiers, secrets, options)),
+        COMPOSE_NAME: yaml_text(header, _document(tiers, secrets, options, tuple(shapes))),
         "README.md": guide(tiers, secrets),
         "config/peers.json": tiers.peers_json(),
         "config/servers.yaml": yaml_text(
-            "The same servers as the tool finds them from its container.", tool_servers(tiers)
+            "The same servers as the tool finds them from its container.",
+            tool_servers(tiers, secrets),
         ),
         # Git and copies keep no empty folder, and files with secrets shall not get into either.
         f"{SECRETS}/.gitignore": "*\n!.gitignore\n",
@@ -51,11 +57,12 @@ def compose_files(
     for tier in tiers.tiers:
         if (content := tiers.tls_json(tier)) is not None:
             files[f"config/{tier.name}_tls.json"] = content
-    return {**files, **monitoring_files(tiers)}, copies
+    return {**files, **link_files(tiers, shapes), **monitoring_files(tiers)}, copies
 
 
-def tool_servers(tiers: Tiers) -> dict[str, Any]:
-    """A servers file with the addresses and paths of the containers."""
+def tool_servers(tiers: Tiers, secrets: tuple[SecretFile, ...]) -> dict[str, Any]:
+    """A servers file with the addresses of the containers and the paths of the tool's own, where
+    each file with a secret has the name that it has in the folder."""
     data = tiers.spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
     data.pop("security", None)
     used = {tier.server: tier for tier in tiers.tiers}
@@ -67,6 +74,9 @@ def tool_servers(tiers: Tiers) -> dict[str, Any]:
         inside = tier.inside.model_dump(mode="json", exclude_none=True)
         for key in ("server_cert", "server_key"):
             inside.pop(key, None)  # the tool calls servers and is none
+        for item in secrets:
+            if tier.server in item.servers and item.key in TOOL_KEYS:
+                inside[_SPEC_KEYS.get(item.key, item.key)] = f"{SECRETS_DIR}/{item.name}"
         ports = {"url": tier.address, "metrics_url": f"{tier.name}:{tier.ports.metrics}"}
         row.pop("security", None)
         rows.append({**row, **ports, **({"security": inside} if inside else {})})
@@ -75,13 +85,18 @@ def tool_servers(tiers: Tiers) -> dict[str, Any]:
 
 
 def _document(
-    tiers: Tiers, secrets: tuple[SecretFile, ...], options: ComposeOptions
+    tiers: Tiers,
+    secrets: tuple[SecretFile, ...],
+    options: ComposeOptions,
+    shaped: tuple[str, ...],
 ) -> dict[str, Any]:
     services: dict[str, Any] = {}
     for tier in tiers.tiers:
         services[tier.name] = tier_service(tiers, tier, secrets, options)
-    services["tool"] = tool_service("tool", tiers, secrets)
-    services["loadtests"] = tool_service("loadtests", tiers, secrets)
+        if tier.server in shaped:
+            services[service_name(tier)] = link_service(tier)
+    services["tool"] = tool_service("tool", secrets)
+    services["loadtests"] = tool_service("loadtests", secrets)
     services |= monitoring_services()
     files = {name: {"file": f"./{SECRETS}/{name}"} for name in (x.name for x in secrets)}
     files[GRAFANA_SECRET] = {"file": f"./{SECRETS}/{GRAFANA_SECRET}"}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import tritier
+from tritier.documents import NetworkState
 from tritier.export.tiers import (
     ADMIN_KEY,
     PEERS_FILE,
@@ -18,7 +19,7 @@ from tritier.export.tiers import (
 # Folder of the files with secrets, beside the compose file.
 SECRETS = "secrets"
 # Keys of files that the tool needs to call servers.
-_TOOL_KEYS = ("ca", "client_cert", "client_key", ADMIN_KEY)
+TOOL_KEYS = ("ca", "client_cert", "client_key", ADMIN_KEY)
 # What Triton needs besides its exit timeout of 30 s.
 _STOP_GRACE = "40s"
 _MIB = 1 << 20
@@ -26,9 +27,11 @@ _MIB = 1 << 20
 
 @dataclass(frozen=True)
 class ComposeOptions:
-    """What is chosen beside the servers file: shared memory of each container, in MiB."""
+    """What is chosen beside the servers file: shared memory of each container, in MiB, and measured
+    links that are emulated between the containers."""
 
     shm_mib: int = 1024
+    network: NetworkState | None = None
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,8 @@ def tier_service(
             "TRITIER_OTLP": "${TRITIER_OTLP:-}",
         },
         "volumes": [
-            _read_only(f"./repositories/{tier.server}", REPOSITORY_DIR),
-            _read_only("./config/peers.json", PEERS_FILE),
+            _mounted(f"./repositories/{tier.server}", REPOSITORY_DIR),
+            _mounted("./config/peers.json", PEERS_FILE),
         ],
         "networks": ["plane"],
         # Tensors go between Triton and its Python models through /dev/shm.
@@ -96,7 +99,7 @@ def tier_service(
         "stop_grace_period": _STOP_GRACE,
     }
     if tier.security.tls:
-        service["volumes"].append(_read_only(f"./config/{tier.name}_tls.json", TLS_FILE))
+        service["volumes"].append(_mounted(f"./config/{tier.name}_tls.json", TLS_FILE))
     if resources := _resources(tier):
         service["deploy"] = {"resources": resources}
     mine = [item for item in secrets if tier.server in item.servers]
@@ -107,27 +110,25 @@ def tier_service(
     return service
 
 
-def tool_service(name: str, tiers: Tiers, secrets: tuple[SecretFile, ...]) -> dict[str, Any]:
+def tool_service(name: str, secrets: tuple[SecretFile, ...]) -> dict[str, Any]:
     """A container for one command of the tool, `tool` or `loadtests`; it is not started with the
-    others. The plan lies in /plan, the servers file in /work, where it may write."""
+    others. The plan lies in /plan, where `tritier verify` writes what it found, the servers file in
+    /work, which is writable and gone afterwards."""
     image = {"tool": "tritier", "loadtests": "loadtests"}[name]
-    entry = tiers.entry
-    keys = [x for x in secrets if x.key in _TOOL_KEYS]
     service: dict[str, Any] = {
         "image": f"${{TRITIER_{name.upper()}_IMAGE:-tritier/{image}:{tritier.__version__}}}",
         **_confined(),
         "tmpfs": ["/tmp", "/work:mode=1777"],  # noqa: S108 - of the container
         "working_dir": "/work",
         "volumes": [
-            _read_only("./repositories", "/plan"),
-            _read_only("./config/servers.yaml", "/work/servers.yaml"),
+            _mounted("./repositories", "/plan", read_only=name != "tool"),
+            _mounted("./config/servers.yaml", "/work/servers.yaml"),
         ],
         "networks": ["plane"],
         "profiles": [name],
     }
-    # One of each kind: that of the entry, or what all have in common.
-    if mine := [item for item in keys if entry.server in item.servers]:
-        service["secrets"] = [{"source": item.name, "target": item.key} for item in mine]
+    if mine := [item.name for item in secrets if item.key in TOOL_KEYS]:
+        service["secrets"] = [{"source": name, "target": name} for name in mine]
     return service
 
 
@@ -165,7 +166,7 @@ def _of_the_entry(tiers: Tiers, tier: Tier) -> dict[str, Any]:
     return {"ports": ports, **({"depends_on": others} if others else {})}
 
 
-def _read_only(source: str, target: str) -> dict[str, Any]:
+def _mounted(source: str, target: str, read_only: bool = True) -> dict[str, Any]:
     """A bind mount that fails if the source is not there, instead of making a folder."""
-    bind = {"create_host_path": False}
-    return {"type": "bind", "source": source, "target": target, "read_only": True, "bind": bind}
+    place = {"type": "bind", "source": source, "target": target, "read_only": read_only}
+    return {**place, "bind": {"create_host_path": False}}

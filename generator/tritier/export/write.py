@@ -26,8 +26,8 @@ def write_export(
     copies: Mapping[str, Path] | None = None,
     kept: Collection[str] = (),
 ) -> None:
-    """Fill `output` with `files` (relative path -> content), with `copies` (relative path -> file on
-    this machine), and with a marker that says what was exported.
+    """Fill `output` with `files` (relative path -> content), with `copies` (relative path -> file
+    of this machine), and with a marker that says what was exported.
 
     `force` replaces a folder that was exported, and no other: all in it is lost, but for what lies
     in its folders `kept`, where the user has put files. Raises InputError for a folder that was not

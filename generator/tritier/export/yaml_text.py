@@ -30,7 +30,5 @@ _Dumper.add_representer(str, _text)
 def yaml_text(header: str, data: Mapping[str, Any]) -> str:
     """The document with its header as comments."""
     comments = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
-    body = yaml.dump(
-        dict(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000
-    )
+    body = yaml.dump(dict(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000)
     return comments + body
