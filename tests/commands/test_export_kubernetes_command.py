@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.helpers.exported import repositories, servers
-from tests.helpers.manifests import files_in
+from tests.helpers.manifests import files_in, read_export, workloads
 from tests.helpers.validate_export import main as validate
 from tritier.cli import main
 from tritier.documents import ServersSpec
@@ -80,6 +80,31 @@ def test_time_slicing_is_for_the_device_plugin(tmp_path: Path) -> None:
     assert slicing["resources"] == [{"name": "nvidia.com/gpu", "replicas": 4}]
     assert "time-slicing" not in found["kustomization.yaml"]
     assert validate([str(tmp_path / "out")]) == 0
+
+
+def test_the_check_of_a_pod_finds_models_that_are_not_those_of_the_plan(tmp_path: Path) -> None:
+    """The init container's command, run on the folder that its volume would hold."""
+    assert called(tmp_path) == 0
+    objects = read_export(files_in(tmp_path / "out"))
+    (check,) = workloads(objects)["b"][1]["initContainers"]
+    sums = tmp_path / "files.sha256"
+    sums.write_text(objects["b/config-map.yaml"]["data"]["files.sha256"])
+    words = [word.replace("/etc/tritier/files.sha256", str(sums)) for word in check["command"]]
+
+    def checked() -> int:
+        done = subprocess.run(words, cwd=tmp_path / "repos" / "b", capture_output=True, check=False)
+        return done.returncode
+
+    assert checked() == 0
+    (model,) = (tmp_path / "repos" / "b").rglob("model.onnx")
+    whole = model.read_bytes()
+    model.write_bytes(whole[:-1])
+    assert checked() == 1
+    model.unlink()
+    assert checked() == 1
+    model.write_bytes(whole)
+    sums.write_text(sums.read_text() + "no checksum\n")
+    assert checked() == 1
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")

@@ -184,3 +184,18 @@ def test_a_pod_that_is_told_to_end_ends_within_its_grace(
         while process.is_running(pid, started):
             assert time.monotonic() < deadline
             time.sleep(0.1)
+
+
+def test_a_pod_whose_models_can_not_be_loaded_ends(tmp_path: Path, espcn: LoadedModel) -> None:
+    """So that Kubernetes shows it, instead of a server that is never ready."""
+    compose = _exported(tmp_path, espcn, {"servers": _rows()})
+    for model in (tmp_path / "repos" / "edge").rglob("model.onnx"):
+        model.write_bytes(b"no model")
+    with running(compose, ["edge"], tmp_path / "run") as services:
+        service = services["edge"]
+        port = f"--grpc-port={service.grpc_url.partition(':')[2]}"
+        deadline = time.monotonic() + 60
+        while processes_with(port):
+            assert _health(service) is None  # it never says that it serves
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
