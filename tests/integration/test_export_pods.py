@@ -1,7 +1,7 @@
 """The command lines of exported pods, run by real Tritons on loopback: same arguments, same files.
 
-The manifests are turned into the compose file of the same containers, which tests/helpers/containers
-starts. What is left of Kubernetes then is nothing but who starts them.
+The manifests are turned into the compose file of the same containers, which
+tests/helpers/containers starts. What is left of Kubernetes then is nothing but who starts them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ _SERVING = b"\x08\x01"
 
 
 def _exported(folder: Path, model: LoadedModel, spec: dict[str, Any]) -> Path:
-    """A folder with `repos`, `servers.yaml` and the export `out`, and a compose file of its pods."""
+    """Fills `folder` with `repos`, `servers.yaml`, the export `out`, and a compose file of its pods,
+    whose path it returns."""
     files, _ = generate(peer_plan(model, three_servers()), model, OPTIONS)
     write_files(files, folder / "repos", force=False)
     (folder / "servers.yaml").write_text(yaml.safe_dump(spec))
@@ -68,9 +69,7 @@ def _exported(folder: Path, model: LoadedModel, spec: dict[str, Any]) -> Path:
     return compose
 
 
-def _service(
-    folder: Path, name: str, pod: dict[str, Any], data: dict[str, str]
-) -> dict[str, Any]:
+def _service(folder: Path, name: str, pod: dict[str, Any], data: dict[str, str]) -> dict[str, Any]:
     """The container of a pod as a service. Its own address is that of the container."""
     (container,) = pod["containers"]
     (check,) = pod["initContainers"]
@@ -147,7 +146,12 @@ def test_pods_with_tls_and_a_key_answer_and_their_probe_succeeds(
 ) -> None:
     made = make_lab_certificates(tmp_path / "certs", NAMES)
     (tmp_path / "admin.key").write_text(KEY)
-    common = {"tls": True, "mutual": True, "server_name": "localhost", "admin_key_file": "admin.key"}
+    common = {
+        "tls": True,
+        "mutual": True,
+        "server_name": "localhost",
+        "admin_key_file": "admin.key",
+    }
     own = {n: made[n].model_dump(exclude_none=True) for n in NAMES}
     rows = [{**row, "security": own[row["name"]]} for row in _rows()]
     compose = _exported(tmp_path, espcn, {"servers": rows, "security": common})
@@ -199,3 +203,4 @@ def test_a_pod_whose_models_can_not_be_loaded_ends(tmp_path: Path, espcn: Loaded
             assert _health(service) is None  # it never says that it serves
             assert time.monotonic() < deadline
             time.sleep(0.1)
+        assert "failed to load" in service.log_file.read_text()
