@@ -40,8 +40,8 @@ _SERVING = b"\x08\x01"
 
 
 def _exported(folder: Path, model: LoadedModel, spec: dict[str, Any]) -> Path:
-    """Fills `folder` with `repos`, `servers.yaml`, the export `out`, and a compose file of its pods,
-    whose path it returns."""
+    """Fills `folder` with `repos`, `servers.yaml`, the export `out`, and a compose file of its
+    pods, whose path it returns."""
     files, _ = generate(peer_plan(model, three_servers()), model, OPTIONS)
     write_files(files, folder / "repos", force=False)
     (folder / "servers.yaml").write_text(yaml.safe_dump(spec))

@@ -196,6 +196,14 @@ def test_a_mailbox_is_in_one_pod(tmp_path: Path) -> None:
         assert "replicas" not in objects[f"{name}/deployment.yaml"]["spec"]
 
 
+def test_connections_are_renewed_where_there_may_be_several_pods(tmp_path: Path) -> None:
+    found = {
+        name: "--grpc-max-connection-age=60000" in pod["containers"][0]["command"]
+        for name, (_, pod) in workloads(objects_of(tmp_path)).items()
+    }
+    assert found == {"a": True, "b": True, "c": False}
+
+
 def test_kserve_starts_one_pod_where_there_is_a_mailbox(tmp_path: Path) -> None:
     objects = objects_of(tmp_path, "kserve")
     found = {

@@ -13,7 +13,6 @@ from tritier.cli.output import say, show_json
 from tritier.costs.sharing_config import config_map
 from tritier.errors import UsageError
 from tritier.export.kubernetes import kubernetes_files
-from tritier.export.kubernetes_objects import one_pod_comment, scales
 from tritier.export.kubernetes_options import (
     DEFAULT_MAX_REPLICAS,
     DEFAULT_MONITORING,
@@ -21,6 +20,7 @@ from tritier.export.kubernetes_options import (
     Export,
     KubernetesOptions,
 )
+from tritier.export.kubernetes_scale import one_pod_comment, scales
 from tritier.export.tiers import Tiers
 from tritier.export.write import refuse_output, write_export
 

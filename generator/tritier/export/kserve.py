@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tritier.export.kubernetes_objects import one_pod_comment, scales
 from tritier.export.kubernetes_options import Export, labels
 from tritier.export.kubernetes_pod import pod_metadata, pod_spec
+from tritier.export.kubernetes_scale import one_pod_comment, scales
 from tritier.export.kubernetes_yaml import Manifest
 from tritier.export.tiers import Tier
 

@@ -13,10 +13,10 @@ from tritier.export.kubernetes_objects import (
     namespace,
     network_policy,
     pod_monitor,
-    scales,
     service,
 )
 from tritier.export.kubernetes_options import Export, KubernetesOptions
+from tritier.export.kubernetes_scale import scales
 from tritier.export.kubernetes_yaml import Manifest
 from tritier.export.tiers import Tier, Tiers
 from tritier.export.yaml_text import yaml_text

@@ -6,7 +6,7 @@ from typing import Any
 
 from tritier.export.kubernetes_options import CLIENT, Export, claim_name, labels
 from tritier.export.kubernetes_pod import pod_metadata, pod_spec
-from tritier.export.kubernetes_scale import gib, one_pod_reason, volume_bytes
+from tritier.export.kubernetes_scale import gib, one_pod_comment, scales, volume_bytes
 from tritier.export.kubernetes_yaml import Manifest
 from tritier.export.tiers import Tier
 
@@ -16,16 +16,6 @@ WAITING_METRIC = "tritier_waiting_requests"
 _WAITING_TARGET = "1"
 _SCALE_DOWN_S = 300
 _POD_SECURITY = "pod-security.kubernetes.io"
-
-
-def scales(export: Export, tier: Tier) -> bool:
-    """Whether there may be several pods of a tier."""
-    return export.options.max_replicas > 1 and one_pod_reason(export.tiers, tier) is None
-
-
-def one_pod_comment(export: Export, tier: Tier) -> str:
-    """Why a tier has one pod."""
-    return one_pod_reason(export.tiers, tier) or "With --max-replicas 1 there is one pod."
 
 
 def namespace(export: Export) -> Manifest:
@@ -182,7 +172,7 @@ def autoscaler(export: Export, tier: Tier, deployment_name: str) -> Manifest:
     }
     comment = (
         f"{WAITING_METRIC} is made of Triton's queue time by the Prometheus adapter, whose rule is "
-        "in docs/export_kubernetes.md. A connection stays with its pod: new pods get new ones."
+        "in docs/export_kubernetes.md. New pods get connections as old ones are renewed."
     )
     return Manifest(f"{tier.name}/horizontal-pod-autoscaler.yaml", data, comment)
 

@@ -19,6 +19,7 @@ from tritier.export.kubernetes_scale import (
     deadline_s,
     memory_bytes,
     mib,
+    scales,
     shm_bytes,
     volume_bytes,
 )
@@ -33,6 +34,8 @@ _PRE_STOP_S = 10
 # Triton's own ways after the last request: unloading models, ending their processes.
 _EXIT_MARGIN_S = 10
 _MIN_EXIT_S = 30
+# Where there may be several pods connections are renewed, as each stays with one pod.
+_CONNECTION_AGE_MS = 60_000
 # r-- for owner and group: the group is the pod's.
 _SECRET_MODE = 0o440
 
@@ -56,6 +59,8 @@ def command(export: Export, tier: Tier) -> list[str]:
     for option in tier.command:
         found += changed.pop(option.partition("=")[0], [option])
     assert not changed, f"options that a tier has no more: {sorted(changed)}"
+    if scales(export, tier):
+        found.append(f"--grpc-max-connection-age={_CONNECTION_AGE_MS}")
     return found
 
 

@@ -10,6 +10,7 @@ from tritonclient.grpc import model_config_pb2
 
 from tritier.deployment.loading import parsed_config
 from tritier.documents import ManifestModel
+from tritier.export.kubernetes_options import Export
 from tritier.export.tiers import Tier, Tiers
 from tritier.repository import Repositories
 
@@ -29,6 +30,16 @@ _SIZES = {
     "TYPE_BOOL": 1, "TYPE_UINT8": 1, "TYPE_INT8": 1, "TYPE_UINT16": 2, "TYPE_INT16": 2,
     "TYPE_FP16": 2, "TYPE_BF16": 2, "TYPE_UINT32": 4, "TYPE_INT32": 4, "TYPE_FP32": 4,
 }  # fmt: skip
+
+
+def scales(export: Export, tier: Tier) -> bool:
+    """Whether there may be several pods of a tier."""
+    return export.options.max_replicas > 1 and one_pod_reason(export.tiers, tier) is None
+
+
+def one_pod_comment(export: Export, tier: Tier) -> str:
+    """Why a tier has one pod."""
+    return one_pod_reason(export.tiers, tier) or "With --max-replicas 1 there is one pod."
 
 
 def one_pod_reason(tiers: Tiers, tier: Tier) -> str | None:
