@@ -19,7 +19,7 @@ ENV PYTHONPATH=/opt/tritier/site \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp \
     MPLCONFIGDIR=/tmp
-WORKDIR /work
+WORKDIR /data
 USER 1000:1000
 # It runs one command and ends.
 HEALTHCHECK NONE

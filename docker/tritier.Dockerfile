@@ -19,7 +19,7 @@ ENV PATH=/opt/tritier/bin:${PATH} \
     PYTHONDONTWRITEBYTECODE=1 \
     HOME=/tmp \
     MPLCONFIGDIR=/tmp
-WORKDIR /work
+WORKDIR /data
 USER 1000:1000
 # It runs one command and ends.
 HEALTHCHECK NONE

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 import re
 from importlib import resources
 from pathlib import Path
@@ -12,7 +14,7 @@ import jsonschema
 import pytest
 
 from tests.helpers.exported import protected, servers, strict_yaml, tiers
-from tritier.documents import ServersSpec
+from tritier.documents import Family, ServersSpec
 from tritier.errors import InputError
 from tritier.export import MARKER_NAME, Tiers, write_export
 from tritier.export.compose import COMPOSE_NAME, RESERVED, compose_files
@@ -115,13 +117,12 @@ def test_limits_are_those_of_the_servers_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("router", [False, True])
-def test_the_entry_waits_for_those_that_it_calls(
-    tmp_path: Path, router: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_entry_waits_for_those_that_it_calls(tmp_path: Path, router: bool) -> None:
     found = tiers(tmp_path)
-    if router:
-        monkeypatch.setattr(Repositories, "family", object(), raising=False)
-        object.__setattr__(found.repositories, "family", object())
+    if router:  # a real one is in tests/golden/expected/compose_protected
+        family = Family.model_construct()
+        repositories = dataclasses.replace(found.repositories, family=family)
+        found = dataclasses.replace(found, repositories=repositories)
     condition = "service_started" if router else "service_healthy"
     services = document(found)["services"]
     assert services["a"]["depends_on"] == {x: {"condition": condition} for x in "bc"}
@@ -238,6 +239,23 @@ def test_only_what_was_exported_is_replaced_and_secrets_stay(tmp_path: Path) -> 
     assert [path.name for path in other.iterdir()] == ["thesis.tex"]
     with pytest.raises(InputError, match="lies in the generated folder"):
         export(found, tmp_path / "repos" / "out")
+
+
+def test_containers_can_read_it_whatever_the_umask_and_secrets_are_private(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        found = tiers(tmp_path)
+        export(found, tmp_path / "out")
+    finally:
+        os.umask(before)
+    modes = {
+        str(path.relative_to(tmp_path / "out")): path.stat().st_mode & 0o777
+        for path in (tmp_path / "out").rglob("*")
+    }
+    assert modes.pop("secrets") == 0o700
+    assert {modes["prometheus"], modes["repositories/b"]} == {0o755}
+    assert set(modes.values()) == {0o755, 0o644}
+    assert modes["prometheus/prometheus.yml"] == modes["repositories/manifest.json"] == 0o644
 
 
 def test_nothing_half_written_stays(tmp_path: Path) -> None:

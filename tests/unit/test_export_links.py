@@ -22,18 +22,18 @@ PROGRAM = Path(__file__).resolve().parents[2] / "docker" / "links.py"
 
 def network(*pairs: str) -> NetworkState:
     """Measured links of 4 MiB/s and a round trip of 11 ms between servers of one letter each."""
-    figure = {"unit": "ms", "value": 1.0, "source": "measured", "low": 1.0, "high": 1.0, "n": 3}
+    figure = {"value": 1.0, "source": "measured", "low": 1.0, "high": 1.0, "n": 3}
     links = [
         {
-            "from": a,
-            "to": b,
+            "from": pair[0],
+            "to": pair[1],
             "measured_at": "2026-01-02T03:04:05Z",
-            "bandwidth_mib_s": {**figure, "unit": "MiB/s", "value": 4.0},
+            "bandwidth_mib_s": {**figure, "value": 4.0},
             "round_trip_ms": {**figure, "value": 11.0},
             "call_ms": figure,
-            "copy_ms_per_mib": {**figure, "unit": "ms/MiB"},
+            "copy_ms_per_mib": figure,
         }
-        for a, b in pairs
+        for pair in pairs
     ]
     names = sorted({name for pair in pairs for name in pair})
     rows = [

@@ -113,16 +113,16 @@ def tier_service(
 def tool_service(name: str, secrets: tuple[SecretFile, ...]) -> dict[str, Any]:
     """A container for one command of the tool, `tool` or `loadtests`; it is not started with the
     others. The plan lies in /plan, where `tritier verify` writes what it found, the servers file in
-    /work, which is writable and gone afterwards."""
+    /data, which is writable and gone afterwards."""
     image = {"tool": "tritier", "loadtests": "loadtests"}[name]
     service: dict[str, Any] = {
         "image": f"${{TRITIER_{name.upper()}_IMAGE:-tritier/{image}:{tritier.__version__}}}",
         **_confined(),
-        "tmpfs": ["/tmp", "/work:mode=1777"],  # noqa: S108 - of the container
-        "working_dir": "/work",
+        "tmpfs": ["/tmp", "/data:mode=1777"],  # noqa: S108 - of the container
+        "working_dir": "/data",
         "volumes": [
             _mounted("./repositories", "/plan", read_only=name != "tool"),
-            _mounted("./config/servers.yaml", "/work/servers.yaml"),
+            _mounted("./config/servers.yaml", "/data/servers.yaml"),
         ],
         "networks": ["plane"],
         "profiles": [name],

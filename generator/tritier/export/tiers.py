@@ -190,8 +190,8 @@ def in_container(security: Security) -> Security:
     files = {key: f"{SECRETS_DIR}/{key}" for key in keys if getattr(security, key)}
     if security.restricted:
         files["admin_key_file"] = f"{SECRETS_DIR}/{ADMIN_KEY}"
-    kept = {"tls": security.tls, "mutual": security.mutual, "http": security.http}
-    return Security(**kept, server_name=security.server_name, **files)
+    kept = {key: getattr(security, key) for key in ("tls", "mutual", "http", "server_name")}
+    return Security.model_validate({**kept, **files})
 
 
 def read_tiers(

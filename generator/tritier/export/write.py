@@ -42,6 +42,7 @@ def write_export(
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data.encode() if isinstance(data, str) else data)
+        _make_readable(folder)
         for name in kept:
             _carry_over(output / name, folder / name)
 
@@ -62,11 +63,19 @@ def refuse_output(tiers: Tiers, output: Path, force: bool) -> None:
     check_replaceable(output, force)
 
 
+def _make_readable(folder: Path) -> None:
+    """Containers run as other users: whatever the umask says, they read what is written here."""
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
 def _carry_over(old: Path, new: Path) -> None:
-    """Copy the files of a folder that are not written anew; links stay links, modes stay."""
+    """Copy the files of a folder that are not written anew into one that only this user can read;
+    links stay links, modes stay."""
+    new.mkdir(parents=True, exist_ok=True)
+    new.chmod(0o700)
     for path in sorted(old.iterdir()) if old.is_dir() else ():
         if not path.is_dir() and not (new / path.name).exists():
-            new.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, new / path.name, follow_symlinks=False)
 
 
