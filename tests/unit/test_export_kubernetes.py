@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.exported import protected, repositories, servers, tiers
+from tests.helpers.exported import COMPONENTS, protected, repositories, servers, tiers
 from tests.helpers.manifest_checks import name_faults
 from tests.helpers.manifests import edges, of_kind, read_export, workloads
+from tests.helpers.plans import files_of, make_plan
 from tests.helpers.validate_export import main, object_faults, pod_faults
 from tritier.documents import ServersSpec
 from tritier.errors import InputError
@@ -19,6 +20,7 @@ from tritier.export import read_tiers, write_export
 from tritier.export.kubernetes import kubernetes_files
 from tritier.export.kubernetes_options import KubernetesOptions
 from tritier.files import write_file
+from tritier.repository import GenerateOptions, Repositories, write_files
 
 GPU = servers(
     {
@@ -304,6 +306,17 @@ def test_pods_start_anew_with_another_config(tmp_path: Path) -> None:
     other = read_tiers(repositories(tmp_path / "three", ["b: t0 -> t1", "a: t1 -> t9"]), servers())
     assert len(before) == 3
     assert not before & digests(kubernetes_files(other))
+
+
+def test_triton_waits_for_the_longest_call(tmp_path: Path) -> None:
+    """35 s and 5 s more; with 10 s before and after that, 60 s until Kubernetes ends a pod."""
+    options = GenerateOptions(deadline_ms=35_000)
+    write_files(files_of(make_plan(COMPONENTS), options=options), tmp_path / "repos", force=False)
+    found = read_tiers(Repositories.open(tmp_path / "repos"), servers())
+    for name, (_, pod) in workloads(read_export(kubernetes_files(found))).items():
+        command = pod["containers"][0]["command"]
+        assert "--exit-timeout-secs=40" in command, name
+        assert pod["terminationGracePeriodSeconds"] == 60
 
 
 def test_probes_ask_by_grpc_and_with_tls_by_a_program(tmp_path: Path) -> None:
