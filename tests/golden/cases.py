@@ -3,9 +3,10 @@
 Golden are: the generated tree of each case (`expected/`), the message of each bad input
 (`bad/*/error.txt`, `expected/bad_models.txt`), the program of a tiny placement problem
 (`expected/planner_tiny.lp`), what `tritier plan` and `tritier doctor` print (`expected/plan_*.txt`,
-`expected/doctor_*.txt`), exported folders (`expected/compose_*`), and the JSON schemas of the
-documents (`docs/schemas/`) with the pages of commands and fields. Nothing in them depends on the
-machine: the layers are elementwise, so that even the trial of a batch is exact everywhere.
+`expected/doctor_*.txt`), exported folders (`expected/compose_*`, `expected/kubernetes*`), and the
+JSON schemas of the documents (`docs/schemas/`) with the pages of commands and fields. Nothing in
+them depends on the machine: the layers are elementwise, so that even the trial of a batch is exact
+everywhere.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tests.golden import (
     doctor_text,
     exports,
     field_page,
+    kubernetes_tree,
     planner_model,
     planner_text,
 )
@@ -93,6 +95,7 @@ def golden() -> dict[str, bytes]:
     for path, data in exports.trees(generated).items():
         files[f"tests/golden/expected/{path}"] = data
     files["tests/golden/expected/export_errors.txt"] = exports.errors(generated).encode()
+    files |= _kubernetes()
     schemas = {name: document.model_json_schema() for name, document in SCHEMAS.items()}
     for name, schema in schemas.items():
         files[f"docs/schemas/{name}.json"] = _pretty(schema)
@@ -100,6 +103,17 @@ def golden() -> dict[str, bytes]:
     files["docs/plan_format.md"] = field_page.field_page(schemas).encode()
     files["docs/checked_commands.md"] = what_is_run().encode()
     return files
+
+
+def _kubernetes() -> dict[str, bytes]:
+    """What `tritier export kubernetes` writes for three servers, and what it refuses."""
+    found, servers = generated("three_servers"), ServersSpec.load(INPUT / "servers.yaml")
+    folder = "tests/golden/expected/kubernetes"
+    tree = kubernetes_tree.tree(found, servers)
+    errors = kubernetes_tree.errors(found, servers).encode()
+    return {f"{folder}/{path}": data for path, data in tree.items()} | {
+        "tests/golden/expected/kubernetes_errors.txt": errors
+    }
 
 
 def committed(root: Path = ROOT) -> dict[str, bytes]:

@@ -20,6 +20,7 @@ from tritier.cli.deploy import deploy_command, undeploy_command
 from tritier.cli.doctor import doctor_command
 from tritier.cli.export import export_app
 from tritier.cli.export_compose import compose_command
+from tritier.cli.export_kubernetes import kubernetes_command
 from tritier.cli.formats import formats_command
 from tritier.cli.generate import generate_command
 from tritier.cli.import_plan import import_plan_command
@@ -78,6 +79,7 @@ app.add_typer(lab_app, name="lab")
 app.command("deploy")(deploy_command)
 app.command("undeploy")(undeploy_command)
 export_app.command("compose")(compose_command)
+export_app.command("kubernetes")(kubernetes_command)
 app.add_typer(export_app, name="export")
 app.command("bench")(bench_command)
 app.command("load")(load_command)

@@ -1,4 +1,5 @@
-"""YAML as it is exported: a header, keys in the order given, no aliases, long texts on one line."""
+"""YAML as it is exported: a header, keys in the order given, no aliases, long texts on one line,
+those of several lines as blocks."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ class _Dumper(yaml.SafeDumper):
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
     # Engines read YAML 1.1 and 1.2: a text that either would take for something else is quoted.
     odd = value.lower() in ("y", "n", "on", "off", "yes", "no") or value[:1].isdigit()
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style='"' if odd else None)
+    style = "|" if "\n" in value else '"' if odd else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
 _Dumper.add_representer(str, _text)
