@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test unit check regen perf-analyzer bench-hop bench-wire bench-monitor \
+.PHONY: demo test unit check regen dist try-wheel perf-analyzer bench-hop bench-wire bench-monitor \
 	bench-profile bench-formats bench-noise bench-planner bench-switches bench-soak bench-overload bench-plane \
 	bench-batches bench-prediction bench-grid bench-overhead bench-super-resolution bench-sharing clean
 
@@ -26,6 +26,14 @@ check: $(STAMP)
 # Rewrites golden files and JSON schemas; review the diff.
 regen: $(STAMP)
 	$(BIN)/python -m tests.golden.regen
+
+# Wheel and sdist into dist/: the same commit gives the same bytes.
+dist: $(STAMP)
+	$(BIN)/python scripts/build_dist.py dist
+
+# The wheel in a new virtual environment (one to two minutes): installs, and runs the demo.
+try-wheel: dist
+	$(BIN)/python scripts/try_wheel.py dist/tritier-*.whl
 
 # The real perf_analyzer binary, into .tools/perf_analyzer/.
 perf-analyzer: $(STAMP)
@@ -111,4 +119,4 @@ bench-sharing: $(STAMP)
 	$(BIN)/python -m benchmarks.sharing_queue
 
 clean:
-	rm -rf $(VENV) .tools demo_output results .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .tools dist demo_output results .mypy_cache .ruff_cache .pytest_cache .hypothesis
