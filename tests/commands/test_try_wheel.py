@@ -30,7 +30,12 @@ plan a0a77f31 against the whole model (measured)
 )
 def test_the_demo_runs_from_the_wheel_alone(tmp_path: Path) -> None:
     """Over a minute: two installations by pip, and the demo."""
-    build = [sys.executable, SCRIPTS / "build_dist.py", tmp_path, "--with-changes"]
+    build: list[str | Path] = [
+        sys.executable,
+        SCRIPTS / "build_dist.py",
+        tmp_path,
+        "--with-changes",
+    ]
     subprocess.run(build, check=True)
     [wheel] = tmp_path.glob("*.whl")
     done = subprocess.run(
