@@ -1,4 +1,8 @@
-"""Measure inputs on the workers of a dask cluster."""
+"""Measure inputs on the workers of a dask cluster.
+
+By dask's own client, not by joblib's backend for dask, so that waits are bounded and what goes
+wrong is said in words.
+"""
 
 from __future__ import annotations
 
