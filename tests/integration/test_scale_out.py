@@ -92,8 +92,9 @@ def test_real_kernels_and_large_arrays_too(tmp_path: Path, address: str) -> None
         drawn = np.random.default_rng(number).normal(size=(1, 3, 320, 320)).astype(np.float32)
         np.savez(tmp_path / "inputs" / f"x{number}.npz", x=drawn)
     alone = learned(request, tmp_path / "alone", Where())
-    for backend in ("loky", "dask"):
-        found = learned(request, tmp_path / backend, where_of(backend, address))  # type: ignore[arg-type]
+    backends: tuple[Backend, ...] = ("loky", "dask")
+    for backend in backends:
+        found = learned(request, tmp_path / backend, where_of(backend, address))
         assert found == alone, backend
 
 

@@ -62,7 +62,7 @@ class _Run:
         self._client = client
         self._address = address
         self._workers = workers
-        self._most = _AHEAD * sum(client.nthreads(workers).values())
+        self._most: int = _AHEAD * sum(client.nthreads(workers).values())
         self._name = f"tritier-noise-{uuid4().hex}"
         # On each worker, so that the loss of one does not lose it.
         self._packed = client.scatter(Packed.of(work), workers=workers, broadcast=True, hash=False)
