@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -125,15 +124,9 @@ def main(arguments: list[str] | None = None) -> None:
     sys.exit(_run(arguments))
 
 
-@cache
-def _commands() -> Any:
-    """All commands, as click has them: putting them together takes longer than most of them."""
-    return typer.main.get_command(app)
-
-
 def _run(arguments: list[str] | None) -> int:
     try:
-        result = _commands()(args=arguments, standalone_mode=False)
+        result = app(args=arguments, standalone_mode=False)
     except TritierError as error:
         say(f"error: {error}")
         return error.exit_code
