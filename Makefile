@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test unit check regen docs perf-analyzer bench-hop bench-wire bench-monitor \
+.PHONY: demo test unit check regen docs dist try-wheel perf-analyzer bench-hop bench-wire bench-monitor \
 	bench-profile bench-formats bench-noise bench-planner bench-switches bench-soak bench-overload bench-plane \
 	bench-batches bench-prediction bench-grid bench-overhead bench-super-resolution bench-sharing clean
 
@@ -30,6 +30,14 @@ regen: $(STAMP)
 # The pages of docs/ as a site, into build/docs/index.html; a warning is an error.
 docs: $(STAMP)
 	$(BIN)/python -m sphinx -W --keep-going -n -q -b html docs build/docs
+
+# Wheel and sdist into dist/: the same commit gives the same bytes.
+dist: $(STAMP)
+	$(BIN)/python scripts/build_dist.py dist
+
+# The wheel in a new virtual environment (one to two minutes): installs, and runs the demo.
+try-wheel: dist
+	$(BIN)/python scripts/try_wheel.py dist/tritier-*.whl
 
 # The real perf_analyzer binary, into .tools/perf_analyzer/.
 perf-analyzer: $(STAMP)
@@ -115,4 +123,4 @@ bench-sharing: $(STAMP)
 	$(BIN)/python -m benchmarks.sharing_queue
 
 clean:
-	rm -rf $(VENV) .tools build demo_output results .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .tools build dist demo_output results .mypy_cache .ruff_cache .pytest_cache .hypothesis

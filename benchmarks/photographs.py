@@ -11,14 +11,13 @@ same pixels.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import skimage.data
-import sklearn.datasets
 from PIL import Image
 
 from tritier.errors import InputError, TritierError
@@ -26,8 +25,17 @@ from tritier.files import replaced_dir
 
 Picture = npt.NDArray[np.uint8]
 
-_SKIMAGE = Path(skimage.data.__file__).parent
-_SKLEARN = Path(sklearn.datasets.__file__).parent / "images"
+
+def _package(name: str) -> Path:
+    """The folder of an installed package, which is not imported: that takes a second."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise ImportError(f"the photographs are in {name}, which is not installed", name=name)
+    return Path(spec.origin).parent
+
+
+_SKIMAGE = _package("skimage") / "data"
+_SKLEARN = _package("sklearn") / "datasets" / "images"
 CALIBRATION = (
     _SKIMAGE / "brick.png",
     _SKIMAGE / "chelsea.png",

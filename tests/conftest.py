@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 
+from tests.helpers.examples import examples
+
 # Same examples everywhere, so that a red test stays red until its cause is gone.
 settings.register_profile(
     "tritier",
+    max_examples=examples(100),  # hypothesis' own number; tests may say another
     derandomize=True,
     deadline=None,
     print_blob=True,

@@ -30,6 +30,7 @@ from tritier.noise import Candidate, Executor, built_in, load_metric
 from tritier.noise.sessions import open_session
 from tritier.workflow import NoiseFit, NoiseRequest, learn_noise, measurer_of, settle_pick
 from tritier.workflow.noise_fit import fit_outputs
+from tritier.workflow.noise_spread import Where
 
 HEAD = "g (float[N,3,H,W] x) => "
 BODY = "[c1] a = Conv(x, w1) [r1] b = Relu(a) [c2] c = Conv(b, w2) [c3] y = Conv(c, w3)"
@@ -299,8 +300,8 @@ def test_polynomial(tmp_path: Path) -> None:
 
 def test_a_run_that_was_cut_off_goes_on(tmp_path: Path) -> None:
     """To the same result as in one go, and by one job."""
-    request = request_for(tmp_path, layers=THREE, count=4, jobs=2)
-    whole = learn_noise(dataclasses.replace(request, store=tmp_path / "other", jobs=1))
+    request = request_for(tmp_path, layers=THREE, count=4, where=Where(jobs=2))
+    whole = learn_noise(dataclasses.replace(request, store=tmp_path / "other", where=Where()))
     with pytest.raises(KeyboardInterrupt):
         learn_noise(request, Stop(at="fitted subsets: 2 of 4 inputs"))
     again = Stop()
@@ -338,7 +339,7 @@ def test_stored_results_are_only_taken_for_the_same(tmp_path: Path) -> None:
         learn_noise(dataclasses.replace(base, **change), report)
         assert len(report.measured) == 1, change
         assert report.measured[0].endswith("fitted subsets on 2 inputs"), change
-    for same in ({"fit": dataclasses.replace(fit, degree=2)}, {"jobs": 2}):
+    for same in ({"fit": dataclasses.replace(fit, degree=2)}, {"where": Where(jobs=2)}):
         report = Stop()
         learn_noise(dataclasses.replace(base, **same), report)
         assert report.measured == [], same
@@ -379,7 +380,7 @@ def test_errors_of_a_user_s_metric_end_the_run_in_words(tmp_path: Path, jobs: in
         "def late(a, b, n):\n    if n == 1:\n        raise KeyError('label')\n    return 1.0\n"
         "def bad(a, b, n):\n    return float('nan')\n"
     )
-    request = request_for(tmp_path, jobs=jobs, metric=load_metric(f"{own}:late"))
+    request = request_for(tmp_path, where=Where(jobs=jobs), metric=load_metric(f"{own}:late"))
     with pytest.raises(InputError, match=r"own\.py:late fails on input 1: KeyError: 'label'"):
         learn_noise(request)
     request = dataclasses.replace(request, metric=load_metric(f"{own}:bad"))

@@ -7,6 +7,7 @@ import math
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.helpers.examples import examples
 from tritier.workflow.watch import Offer, Seen, Watcher, WatchSettings
 
 PLANS = ("aaaaaaaa", "bbbbbbbb", "cccccccc")
@@ -44,7 +45,7 @@ def test_switches_keep_the_hold_time_and_gain(
             assert plan == deployed or offer.gain <= chosen.min_gain
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(st.floats(0.5, 5), st.integers(2, 3))
 def test_what_swings_for_ever_is_followed_less_and_less(pause_s: float, plans: int) -> None:
     """Each plan is by far the best in its turn; the length of the watch is 10,000 s."""

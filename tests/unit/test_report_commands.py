@@ -20,6 +20,8 @@ from tritier.documents.sharing import SharingReport
 from tritier.report import Paths, build_report, collect
 from tritier.report.parts import Commands
 
+BUILT: Any = typer.main.get_command(app)
+
 
 @pytest.fixture(scope="module")
 def example() -> Example:
@@ -49,8 +51,7 @@ def parsed(line: str) -> dict[str, Any]:
     """The options as the command gets them; raises what its parser raises."""
     program, name, *words = shlex.split(line)
     assert program == "tritier"
-    root: Any = typer.main.get_command(app)
-    with root.commands[name].make_context(name, words) as context:
+    with BUILT.commands[name].make_context(name, words) as context:
         return dict(context.params)
 
 

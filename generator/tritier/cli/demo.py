@@ -12,7 +12,7 @@ from tritier.cli.common import JsonFlag, workspace
 from tritier.cli.output import progress, say, show_json, show_table, size_text
 from tritier.cli.plan_show import show_plan
 from tritier.cli.verify_show import show_verdicts, verdict_rows
-from tritier.errors import CheckFailed, UsageError
+from tritier.errors import CheckFailed
 
 if TYPE_CHECKING:
     from tritier.demo import DemoResult
@@ -31,18 +31,15 @@ def demo_command(
     """Split a super-resolution network over three embedded servers and enlarge a photograph.
 
     Device, edge and cloud are real Tritons on this machine, with emulated links of 5, 20 and
-    100 MB/s and 5, 50 and 55 ms. Exit code 1 if the split model differs from the whole one.
+    100 MB/s and 5, 50 and 55 ms. Exit code 1 if the split model differs from the whole one, 2
+    without the packages of the extras `embedded` and `demo`.
 
     \b
     Example:
         tritier demo --output demo_output
     """
-    try:
-        from tritier.demo import run_demo
-    except ImportError as error:
-        raise UsageError(
-            f"the demo needs {error.name}: pip install 'tritier[embedded,demo]'"
-        ) from None
+    from tritier.demo import run_demo
+
     with progress("demo") as report:
         result = run_demo(workspace(context).folder / "demo", output, requests, report)
     if json:

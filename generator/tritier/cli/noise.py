@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import joblib
 import typer
 
 from tritier.calibration import Inputs
@@ -22,7 +21,7 @@ from tritier.cli.common import (
     workspace,
 )
 from tritier.cli.inputs import divided, find_inputs
-from tritier.cli.noise_inputs import chosen_format, chosen_layers, parse_wires
+from tritier.cli.noise_inputs import chosen_format, chosen_layers, chosen_where, parse_wires
 from tritier.cli.noise_show import doubts, plot_ranking, require_plotting, show_noise
 from tritier.cli.output import progress, say, show_json
 from tritier.cli.ranges import DataOption, ImagesOption, PreprocessingOption
@@ -45,6 +44,7 @@ from tritier.workflow import (
     learn_noise,
 )
 from tritier.workflow.noise import check_choice
+from tritier.workflow.noise_dask import check_scheduler
 from tritier.workflow.noise_measure import stored_ranges
 from tritier.workflow.noise_wires import coded_tensors, wire_noise
 
@@ -188,6 +188,20 @@ def noise_command(
     jobs: Annotated[
         int, typer.Option("--jobs", "-j", metavar="N", min=0, help="Side by side; 0: all cores.")
     ] = 0,
+    backend: Annotated[
+        str,
+        typer.Option(
+            "--backend",
+            help="Inputs side by side in threads (threading), in processes (loky), or on the "
+            "workers of a dask cluster (dask).",
+        ),
+    ] = "threading",
+    scheduler: Annotated[
+        str,
+        typer.Option(
+            "--scheduler", metavar="ADDRESS", help="Of dask, such as tcp://10.0.0.7:8786."
+        ),
+    ] = "",
     plot: Annotated[
         Path | None,
         typer.Option("--plot", help="Write a picture (PNG or SVG) of the ranking of layers."),
@@ -219,7 +233,8 @@ def noise_command(
     settings = chosen_format(
         activation_type, weight_type, per_channel, reduce_range, servers, server
     )
-    _refuse_idle(context, fit, exhaustive, all_convs, ranges)
+    _refuse_idle(context, fit, exhaustive, all_convs, ranges, backend)
+    where = chosen_where(backend, jobs, scheduler)
     paths = _paths(output, ranges, plot, force)
     if plot is not None:
         require_plotting(plot)
@@ -239,6 +254,8 @@ def noise_command(
     outputs = check_choice(build_layer_graph(loaded.proto), layers, model_output or (), how)
     wires = parse_wires(wire or ())
     coded_tensors(loaded, wires, given)  # before long measurements
+    if where.backend == "dask":
+        check_scheduler(where.scheduler)
     if dry_run:
         _say_what_would_be(len(layers), len(wires), measured, None if given else others)
         return
@@ -250,7 +267,7 @@ def noise_command(
             loaded, layers, measured, known, store, settings, chosen_metric,
             tuple(model_output or ()), how, real_kernels,
             shape_inputs or _usual(chosen_metric, fit), keep_sensitive, seed,
-            jobs or joblib.cpu_count(), fresh,
+            where, fresh,
         )  # fmt: skip
         found = learn_noise(request, report)
         tensors = coded_tensors(loaded, wires, known)
@@ -306,7 +323,12 @@ def _usual(metric: Metric, fit: str) -> int | None:
 
 
 def _refuse_idle(
-    context: typer.Context, fit: str, exhaustive: bool, all_convs: bool, ranges: Path | None
+    context: typer.Context,
+    fit: str,
+    exhaustive: bool,
+    all_convs: bool,
+    ranges: Path | None,
+    backend: str,
 ) -> None:
     """Raise UsageError for options that have nothing to say beside others."""
     rules = (
@@ -317,6 +339,8 @@ def _refuse_idle(
         (ranges is not None, "calibration", "says nothing beside --ranges"),
         (all_convs, "quantizable quantize_type quantize_layer",
          "says nothing beside --all-convs, which takes every Conv"),
+        (backend == "dask", "jobs", "says nothing: all threads of the workers are used"),
+        (backend != "dask", "scheduler", "is of --backend dask"),
     )  # fmt: skip
     for applies, names, text in rules:
         for name in names.split():

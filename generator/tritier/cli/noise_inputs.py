@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import joblib
+
 from tritier.calibration import Inputs
 from tritier.cli.common import load_servers, named_servers
 from tritier.cli.inputs import sizes_of_first
@@ -19,6 +21,7 @@ from tritier.graph import (
     profile_model,
 )
 from tritier.workflow import without_unquantizable
+from tritier.workflow.noise_spread import BACKENDS, Where
 from tritier.workflow.noise_wires import LOSSY_CODECS, LossyCodec
 
 
@@ -71,6 +74,19 @@ def chosen_layers(
             "others with --quantize-type or --quantize-layer, and at least 1 with --quantizable"
         )
     return profile.quantizable_layers
+
+
+def chosen_where(backend: str, jobs: int, scheduler: str) -> Where:
+    """The threads, processes or workers that measure. Raises UsageError for what goes not together;
+    no scheduler is asked."""
+    chosen = next((item for item in BACKENDS if item == backend), None)
+    if chosen is None:
+        raise UsageError(f"--backend {backend}: allowed are {', '.join(BACKENDS)}")
+    if chosen == "dask" and not scheduler:
+        raise UsageError(
+            "--backend dask: give the address of its scheduler, as --scheduler tcp://HOST:8786"
+        )
+    return Where(chosen, jobs or joblib.cpu_count(), scheduler)
 
 
 def parse_wires(texts: Sequence[str]) -> list[tuple[str, LossyCodec]]:

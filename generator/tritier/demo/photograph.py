@@ -10,6 +10,7 @@ import sys
 from typing import Any
 
 from tritier.demo.picture import Picture
+from tritier.demo.requirements import INSTALL
 from tritier.divider import Array
 from tritier.errors import UsageError
 from tritier.resources import example_dir
@@ -65,8 +66,6 @@ def _example_modules() -> tuple[Any, Any, Any]:
         first, second, third = (importlib.import_module(name) for name in names)
         return first, second, third
     except ImportError as error:
-        raise UsageError(
-            f"the demo needs {error.name}: pip install 'tritier[embedded,demo]'"
-        ) from None
+        raise UsageError(f"the demo needs {error.name}: {INSTALL}") from None
     finally:
         sys.path.remove(str(EXAMPLE))

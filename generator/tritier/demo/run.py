@@ -13,6 +13,7 @@ import numpy as np
 
 from tritier.demo.photograph import EXAMPLE, Photograph
 from tritier.demo.picture import Panel, write_picture
+from tritier.demo.requirements import require_packages
 from tritier.deployment.access import connect
 from tritier.deployment.client import TritonServer
 from tritier.deployment.deploy import Addresses, deploy, find_addresses, undeploy
@@ -78,8 +79,10 @@ def run_demo(workspace: Path, output: Path, requests: int, report: Report) -> De
     """Plan, generate, start, deploy, verify, enlarge a photograph, stop.
 
     `requests` timed requests are sent to the split and to the whole model, in turn. Pictures go to
-    `output`; the servers are stopped whatever happens.
+    `output`; the servers are stopped whatever happens. Raises UsageError, before anything else,
+    when packages of the extras are missing.
     """
+    require_packages()
     photograph = Photograph()
     model = load_model(EXAMPLE / "espcn_x3.onnx")
     spec = ServersSpec.load(EXAMPLE / "servers.yaml")

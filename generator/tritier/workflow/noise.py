@@ -42,6 +42,7 @@ from tritier.noise import (
 )
 from tritier.workflow.noise_fit import fit_outputs
 from tritier.workflow.noise_measure import Measurer, NoiseMeans, Report
+from tritier.workflow.noise_spread import Where
 from tritier.workflow.processor import processor_name
 
 Kind = Literal["squared", "polynomial"]
@@ -69,7 +70,7 @@ class NoiseFit:
 @dataclass(frozen=True)
 class NoiseRequest:
     """What noise is to be learned of, and how. `outputs` are all if left out; `shape_inputs` is how
-    many inputs the design is measured on, None for all."""
+    many inputs the design is measured on, None for all; `where` is in which processes."""
 
     model: LoadedModel
     layers: tuple[str, ...]
@@ -84,7 +85,7 @@ class NoiseRequest:
     shape_inputs: int | None = None
     keep_sensitive: bool = False
     seed: int = 0
-    jobs: int = 1
+    where: Where = field(default_factory=Where)
     fresh: bool = False
 
 
@@ -121,7 +122,7 @@ def measurer_of(noise: NoiseModel, request: NoiseRequest) -> Measurer:
         request.inputs,
         request.store,
         request.fresh,
-        request.jobs,
+        request.where,
     )
 
 
@@ -144,7 +145,7 @@ class _Learner:
         executor, checked = self._self_checked(executor)
         measurer = Measurer(
             executor, request.metric, self._outputs, request.inputs, request.store, request.fresh,
-            request.jobs, self._report,
+            request.where, self._report,
         )  # fmt: skip
         return self._document(measurer, files, signals, excluded, checked)
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import onnxruntime as ort
-from joblib import Parallel, delayed
 
 from tritier.calibration import Arrays, Inputs, calibrate, input_files
 from tritier.documents import Ranges
@@ -25,9 +22,9 @@ from tritier.noise import (
     Metric,
     Program,
     in_prefix_order,
-    measure_input,
 )
-from tritier.noise.metrics import Score
+from tritier.workflow.noise_spread import Where, measured_side_by_side
+from tritier.workflow.noise_work import Work
 from tritier.workflow.processor import processor_name
 from tritier.workflow.timing_store import Store
 
@@ -54,7 +51,7 @@ class Measurer:
     inputs: Inputs
     store: Path
     fresh: bool = False
-    jobs: int = 1
+    where: Where = field(default_factory=Where)
     report: Report = lambda _: None
     _digests: list[str] = field(default_factory=list)
 
@@ -120,29 +117,14 @@ class Measurer:
     ) -> Generator[tuple[int, InputScores], None, None]:
         started = time.monotonic()
         self.report(f"{what} on {len(numbers)} inputs")
-        wanted, running = set(numbers), _Running()
-        tasks = (
-            delayed(running.measure)(
-                self.executor, program, self.metric, self.outputs, arrays, number
-            )
-            for number, arrays in enumerate(self.inputs)
-            if number in wanted
-        )
-        parallel = Parallel(
-            n_jobs=self.jobs, require="sharedmem", return_as="generator_unordered",
-            pre_dispatch="n_jobs",
-        )  # fmt: skip
-        results = parallel(tasks)
-        try:
+        wanted = set(numbers)
+        work = Work(self.executor, program, self.metric, self.outputs)
+        inputs = (item for item in enumerate(self.inputs) if item[0] in wanted)
+        with closing(measured_side_by_side(work, inputs, self.where)) as results:
             for done, (number, scores) in enumerate(results, 1):
                 yield number, scores
                 left = (time.monotonic() - started) / done * (len(numbers) - done)
                 self.report(f"{what}: {done} of {len(numbers)} inputs, about {left:.0f} s left")
-        finally:
-            with warnings.catch_warnings():  # of tasks that were begun, when a run is cut off
-                warnings.simplefilter("ignore")
-                results.close()
-            running.stop()
 
     def _scale(
         self, shape: Sequence[InputScores], whole: Sequence[InputScores], few: int
@@ -214,56 +196,6 @@ def stored_ranges(
         return json.loads(calibrate(model, inputs, source=source).to_json())
 
     return Ranges.from_data(Store(store, fresh).get_or_measure(key, measure).result)
-
-
-class _CutOff(Exception):
-    """The run was cut off."""
-
-
-class _Running:
-    """Inputs that are being measured. None may be when the process ends: a thread inside ONNX
-    Runtime would abort it."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._changed = threading.Condition()
-        self._stopped = threading.Event()
-
-    def measure(
-        self,
-        executor: Executor,
-        program: Program,
-        metric: Metric,
-        outputs: Sequence[str],
-        arrays: Arrays,
-        number: int,
-    ) -> tuple[int, InputScores]:
-        """The scores of one input; it ends early, with an error, after `stop`."""
-
-        def of_input(reference: Arrays, found: Arrays, number: int) -> dict[str, Score]:
-            self._check()
-            return metric.of_input(reference, found, number)
-
-        with self._changed:
-            self._count += 1
-        try:
-            self._check()
-            guarded = replace(metric, of_input=of_input)
-            return number, measure_input(executor, program, guarded, outputs, arrays, number)
-        finally:
-            with self._changed:
-                self._count -= 1
-                self._changed.notify_all()
-
-    def stop(self) -> None:
-        """Return when nothing runs any more, soon."""
-        self._stopped.set()
-        with self._changed:
-            self._changed.wait_for(lambda: self._count == 0)
-
-    def _check(self) -> None:
-        if self._stopped.is_set():
-            raise _CutOff
 
 
 def _digest(arrays: Arrays) -> str:
