@@ -1,4 +1,4 @@
-"""Correct measured times of layers so that they add up to what the whole model takes (design §6).
+"""Correct measured times of layers so that they add up to what the whole model takes.
 
     f(i, 0) is scaled by (T_whole - s) / sum_j f(j, 0)
     gains f(i, 0) - f(i, 1) by (T_whole - T_mixed) / sum of the gains of the quantized layers
@@ -100,7 +100,7 @@ def _corrected(
 
 
 def _gain_scale(wanted: float, found: float, gains: Mapping[str, float]) -> float:
-    """The factor of design §6, or 1 where gains and losses nearly cancel and where it would be
+    """The factor (docs/profile.md), or 1 where gains and losses nearly cancel and where it would be
     negative or far from 1: it would turn them into nonsense."""
     size = sum(abs(gain) for gain in gains.values())
     if found == 0 or abs(found) < _LEAST_SHARE * size:
