@@ -20,6 +20,8 @@ _USES = {
     "demo": "the photographs of `tritier demo`",
     "gpu": "memory and power of NVIDIA GPUs",
     "loadtest": "`tritier load`",
+    "dask": "`tritier noise --backend dask`",
+    "docs": "`make docs` in a checkout",
     "vision": "YOLO models: pre- and postprocessing, drawn boxes",
     "plots": "pictures of --plot and of `tritier report --figures`",
     "report": "charts of `tritier report`",
