@@ -12,7 +12,7 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import Any
 
 from tests.helpers.exported import strict_yaml
 from tritier.deployment import embedded, hidden_key, process
+from tritier.deployment.certificates import make_lab_certificates
 from tritier.files import write_file
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +29,24 @@ _PROGRAMS = {
     "/opt/tritier/ready.py": str(ROOT / "docker" / "ready.py"),
 }
 _START_S = 60.0
+
+
+def rows_of(names: Sequence[str]) -> list[dict[str, Any]]:
+    """Servers of a servers file, each of the tier of its name; `device` is the entry."""
+    return [{"name": name, "tier": name, "entry": name == "device"} for name in names]
+
+
+def protected_servers(folder: Path, names: Sequence[str], key: str) -> dict[str, Any]:
+    """A servers file with mutual TLS and a key of the administrative APIs; certificates and key
+    are made in the folder."""
+    made = make_lab_certificates(folder / "certs", names)
+    (folder / "admin.key").write_text(key)
+    rows = [
+        {**row, "security": made[row["name"]].model_dump(exclude_none=True)}
+        for row in rows_of(names)
+    ]
+    common = {"tls": True, "mutual": True, "server_name": "localhost"}
+    return {"servers": rows, "security": {**common, "admin_key_file": "admin.key"}}
 
 
 @dataclass(frozen=True)

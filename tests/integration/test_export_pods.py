@@ -19,14 +19,13 @@ import grpc
 import pytest
 import yaml
 
-from tests.helpers.containers import Started, running
+from tests.helpers.containers import Started, protected_servers, rows_of, running
 from tests.helpers.manifests import files_in, read_export, workloads
 from tests.helpers.processes import processes_with
 from tests.integration.conftest import NAMES, peer_plan, three_servers
 from tritier.cli import main
 from tritier.deployment import process
 from tritier.deployment.access import address
-from tritier.deployment.certificates import make_lab_certificates
 from tritier.deployment.client import TritonServer
 from tritier.documents import Security, ServersSpec
 from tritier.graph import LoadedModel
@@ -91,14 +90,10 @@ def _service(folder: Path, name: str, pod: dict[str, Any], data: dict[str, str])
     }  # fmt: skip
 
 
-def _rows() -> list[dict[str, Any]]:
-    return [{"name": n, "tier": n, "entry": n == "device"} for n in NAMES]
-
-
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory, espcn: LoadedModel) -> Iterator[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("pods")
-    compose = _exported(folder, espcn, {"servers": _rows()})
+    compose = _exported(folder, espcn, {"servers": rows_of(NAMES)})
     with running(compose, list(NAMES), folder / "run") as services:
         yield {"folder": folder, "services": services}
 
@@ -144,17 +139,7 @@ def test_the_pods_answer_as_the_whole_model(plain: dict[str, Any], espcn: Loaded
 def test_pods_with_tls_and_a_key_answer_and_their_probe_succeeds(
     tmp_path: Path, espcn: LoadedModel
 ) -> None:
-    made = make_lab_certificates(tmp_path / "certs", NAMES)
-    (tmp_path / "admin.key").write_text(KEY)
-    common = {
-        "tls": True,
-        "mutual": True,
-        "server_name": "localhost",
-        "admin_key_file": "admin.key",
-    }
-    own = {n: made[n].model_dump(exclude_none=True) for n in NAMES}
-    rows = [{**row, "security": own[row["name"]]} for row in _rows()]
-    compose = _exported(tmp_path, espcn, {"servers": rows, "security": common})
+    compose = _exported(tmp_path, espcn, protected_servers(tmp_path, NAMES, KEY))
     repositories = Repositories.open(tmp_path / "repos")
     with running(compose, list(NAMES), tmp_path / "run") as services:
         for service in services.values():
@@ -173,7 +158,7 @@ def test_pods_with_tls_and_a_key_answer_and_their_probe_succeeds(
 def test_a_pod_that_is_told_to_end_ends_within_its_grace(
     tmp_path: Path, espcn: LoadedModel
 ) -> None:
-    compose = _exported(tmp_path, espcn, {"servers": _rows()})
+    compose = _exported(tmp_path, espcn, {"servers": rows_of(NAMES)})
     objects = read_export(files_in(tmp_path / "out"))
     pod = workloads(objects)["edge"][1]
     grace_s = pod["terminationGracePeriodSeconds"] - 10  # less what preStop takes
@@ -192,7 +177,7 @@ def test_a_pod_that_is_told_to_end_ends_within_its_grace(
 
 def test_a_pod_whose_models_can_not_be_loaded_ends(tmp_path: Path, espcn: LoadedModel) -> None:
     """So that Kubernetes shows it, instead of a server that is never ready."""
-    compose = _exported(tmp_path, espcn, {"servers": _rows()})
+    compose = _exported(tmp_path, espcn, {"servers": rows_of(NAMES)})
     for model in (tmp_path / "repos" / "edge").rglob("model.onnx"):
         model.write_bytes(b"no model")
     with running(compose, ["edge"], tmp_path / "run") as services:

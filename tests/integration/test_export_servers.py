@@ -14,12 +14,11 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.helpers.containers import Started, running
+from tests.helpers.containers import Started, protected_servers, rows_of, running
 from tests.helpers.processes import processes_with
 from tests.integration.conftest import NAMES, peer_plan, three_servers
 from tritier.cli import main
 from tritier.deployment.access import Address, address, spec_address
-from tritier.deployment.certificates import make_lab_certificates
 from tritier.deployment.client import TritonServer
 from tritier.documents import Security, ServersSpec
 from tritier.errors import ServerError
@@ -59,17 +58,13 @@ def _export(folder: Path, spec: dict[str, Any]) -> Path:
     return folder / "compose" / "compose.yaml"
 
 
-def _rows() -> list[dict[str, Any]]:
-    return [{"name": n, "tier": n, "entry": n == "device"} for n in NAMES]
-
-
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory, espcn: LoadedModel) -> Iterator[Exported]:
     """One plan, with a tensor that goes from edge to cloud directly, without protection."""
     folder = tmp_path_factory.mktemp("plain")
     files, _ = generate(peer_plan(espcn, three_servers()), espcn, OPTIONS)
     write_files(files, folder / "repos", force=False)
-    compose = _export(folder, {"servers": _rows()})
+    compose = _export(folder, {"servers": rows_of(NAMES)})
     repositories = Repositories.open(folder / "repos")
     with running(compose, list(NAMES), folder / "run") as services:
         yield Exported(compose.parent, repositories, services, Security())
@@ -84,17 +79,7 @@ def protected(tmp_path_factory: pytest.TempPathFactory, espcn: LoadedModel) -> I
     family = family_of_one(plan, 10_000, with_whole=False)
     files, _ = generate_family(family, [plan], espcn, OPTIONS)
     write_files(files, folder / "repos", force=False)
-    made = make_lab_certificates(folder / "certs", NAMES)
-    (folder / "admin.key").write_text(KEY)
-    common = {
-        "tls": True,
-        "mutual": True,
-        "server_name": "localhost",
-        "admin_key_file": "admin.key",
-    }
-    own = {n: made[n].model_dump(exclude_none=True) for n in NAMES}
-    rows = [{**row, "security": own[row["name"]]} for row in _rows()]
-    compose = _export(folder, {"servers": rows, "security": common})
+    compose = _export(folder, protected_servers(folder, NAMES, KEY))
     _put_secrets(compose, ServersSpec.load(folder / "servers.yaml"))
     security = ServersSpec.load(folder / "servers.yaml").security_of("device")
     repositories = Repositories.open(folder / "repos")
