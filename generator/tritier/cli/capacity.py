@@ -21,9 +21,9 @@ from tritier.cli.cost_inputs import (
     read_workload,
     refuse_existing,
 )
-from tritier.cli.cost_plot import plot_capacity, require_panels, require_plotting
+from tritier.cli.cost_plot import require_plotting, write_report
 from tritier.cli.cost_show import show_capacity
-from tritier.cli.output import say, show_json
+from tritier.cli.output import show_json
 from tritier.costs import (
     Kind,
     Prices,
@@ -38,7 +38,6 @@ from tritier.costs import (
 from tritier.costs.batch_program import Objective
 from tritier.documents import BatchPlan, BatchScenario, BatchTable, CapacityReport, Workload
 from tritier.errors import InputError, UsageError
-from tritier.files import write_document_file
 from tritier.planner.pulp_solvers import DEFAULT_SOLVER
 
 _MOST = 10
@@ -137,14 +136,7 @@ def capacity_command(
         planned = _plan(scenario, task, kinds, str(batches), solver or DEFAULT_SOLVER,
                         time_limit or _TIME_LIMIT_S)  # fmt: skip
     report = _report(found, runs, machines or _MOST, latency_ms, rate, planned, warnings)
-    if plot is not None:
-        require_panels(report)
-    if output is not None:
-        write_document_file(output, report.to_json(), force)
-        say(f"capacity written to {output}")
-    if plot is not None:
-        plot_capacity(report, plot)
-        say(f"picture written to {plot}")
+    write_report(report, "capacity", output, plot, force)
     if json:
         show_json(report.model_dump(mode="json", by_alias=True, exclude_none=True))
     else:

@@ -22,9 +22,9 @@ from tritier.cli.cost_inputs import (
     read_workload,
     refuse_existing,
 )
-from tritier.cli.cost_plot import plot_costs, require_panels, require_plotting
+from tritier.cli.cost_plot import require_plotting, write_report
 from tritier.cli.cost_show import show_book, show_costs
-from tritier.cli.output import say, show_json
+from tritier.cli.output import show_json
 from tritier.cli.server_prices import EgressOption, PriceOptions, server_prices
 from tritier.costs import (
     PlanPrices,
@@ -50,7 +50,6 @@ from tritier.documents import (
     Workload,
 )
 from tritier.errors import InputError, UsageError
-from tritier.files import write_document_file
 
 
 def cost_command(
@@ -145,14 +144,7 @@ def cost_command(
         )
     report = _report(found, runs, None if streams is None else StreamScenario.load(streams), priced,
                      rate, notes)  # fmt: skip
-    if plot is not None:
-        require_panels(report)
-    if output is not None:
-        write_document_file(output, report.to_json(), force)
-        say(f"costs written to {output}")
-    if plot is not None:
-        plot_costs(report, plot)
-        say(f"picture written to {plot}")
+    write_report(report, "costs", output, plot, force)
     if json:
         show_json(report.model_dump(mode="json", by_alias=True, exclude_none=True))
     else:

@@ -1,4 +1,4 @@
-"""Pictures of costs and capacities."""
+"""Files of costs and capacities: reports and their pictures."""
 
 from __future__ import annotations
 
@@ -8,32 +8,41 @@ from pathlib import Path
 from typing import Any
 
 from tritier.cli.noise_show import require_plotting
+from tritier.cli.output import say
 from tritier.costs import usd_per_request
 from tritier.documents import CapacityReport, CostReport, MachineCost, ServerlessCost
 from tritier.errors import UsageError
-from tritier.files import write_file
+from tritier.files import write_document_file, write_file
 from tritier.report.picture_files import drawable, plain_texts, saved
 
-__all__ = ["plot_capacity", "plot_costs", "require_panels", "require_plotting"]
+__all__ = ["require_plotting", "write_report"]
 
 _Panel = Callable[[Any], None]
 _POINTS = 200
 
 
-def require_panels(report: CostReport | CapacityReport) -> None:
-    """Raise UsageError if there is nothing to draw, before anything is written."""
-    if not _panels(report):
+def write_report(
+    report: CostReport | CapacityReport,
+    what: str,
+    output: Path | None,
+    plot: Path | None,
+    force: bool,
+) -> None:
+    """Write the report and its picture, where they are asked for, and say so; `what` it is of.
+
+    Costs are drawn as phases, serverless beside always on, a plan's parts, streams; capacities as
+    throughput over machines, and images of each accelerator. Raises UsageError, before anything is
+    written, if there is nothing to draw.
+    """
+    panels = _panels(report) if plot is not None else []
+    if plot is not None and not panels:
         raise UsageError("--plot: there is nothing to draw of this")
-
-
-def plot_costs(report: CostReport, path: Path) -> None:
-    """Phases of the cost per inference, serverless beside always on, a plan's parts, streams."""
-    _draw(_panels(report), path, report.name)
-
-
-def plot_capacity(report: CapacityReport, path: Path) -> None:
-    """Throughput over the number of machines, and the images of each accelerator."""
-    _draw(_panels(report), path, report.name)
+    if output is not None:
+        write_document_file(output, report.to_json(), force)
+        say(f"{what} written to {output}")
+    if plot is not None:
+        _draw(panels, plot, report.name)
+        say(f"picture written to {plot}")
 
 
 def _panels(report: CostReport | CapacityReport) -> list[_Panel]:
