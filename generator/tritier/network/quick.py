@@ -10,35 +10,64 @@ _KIB, _MIB = 1 << 10, 1 << 20
 # A message is as large as the link carries in so long, by what is known of it.
 _MESSAGE_S = 0.05
 _LEAST_BYTES, _MOST_BYTES, _SMALL = 32 * _KIB, 4 * _MIB, 4
+# A link that is faster than it was known to be carries a message in so little time that this is
+# lost in how much round trips differ: then a larger one is sent.
+_TELLING_MS, _TELLING_SHARE, _GROWTH, _LEAST_MS = 20.0, 0.25, 4, 0.1
 # Beyond that the software at both ends decides, and it varies more than any link.
 FASTEST_MIB_S = 100.0
-# A link that did not carry its message until then is taken for one that carries nothing.
+# A link on which small messages take longer is taken for one that carries nothing.
 LIMIT_S = 4.0
 
 
 def quick_bandwidth_mib_s(agent: Agent, target: str, known_mib_s: float | None) -> float:
-    """Bandwidth from the agent's server to another, at most `FASTEST_MIB_S`; 0 if nothing arrives
-    in `LIMIT_S`. About 0.1 s; the link is kept busy for half of it.
+    """Bandwidth from the agent's server to another, at most `FASTEST_MIB_S`; 0 if not even
+    small messages arrive in `LIMIT_S`. About 0.1 s, or some round trips; the link is kept busy for
+    half of it.
 
     What software costs is in it, so compare with figures of this function only. Raises ServerError
     where an agent does not answer.
     """
-    rate = min(known_mib_s or 1.0, FASTEST_MIB_S) * _MIB
     try:
         small_ms = min(map(message_ms, _send(agent, target, [_KIB] * _SMALL)))
-        # Behind a long round trip a small message would tell little.
-        wanted = rate * max(_MESSAGE_S, small_ms / 1e3)
-        size = int(min(max(wanted, _LEAST_BYTES), _MOST_BYTES))
-        large_ms = message_ms(_send(agent, target, [size])[0])
-        if large_ms < 3e3 * _MESSAGE_S + small_ms:  # else it is slow enough to be seen at once
-            large_ms = min(large_ms, message_ms(_send(agent, target, [size])[0]))
+        try:
+            return _found_mib_s(agent, target, known_mib_s or 0.0, small_ms)
+        except ServerError as error:
+            if not _is_too_late(error):
+                raise
+            # Small messages arrive: it is not dead, but far slower than it was.
+            return _found_mib_s(agent, target, 0.0, small_ms)
     except ServerError as error:
-        if any(word in str(error).lower() for word in ("deadline", "time limit")):
+        if _is_too_late(error):
             return 0.0
         raise
-    # On a busy machine small messages take long at times: they don't explain all of a large one.
-    carried_ms = max(large_ms - small_ms, large_ms / 2)
-    return min(size / _MIB / carried_ms * 1e3, FASTEST_MIB_S)
+
+
+def _found_mib_s(agent: Agent, target: str, known_mib_s: float, small_ms: float) -> float:
+    # Behind a long round trip a message that is carried in no time would tell little.
+    wanted_s = max(_MESSAGE_S, small_ms / 1e3)
+    size = _within(min(known_mib_s, FASTEST_MIB_S) * _MIB * wanted_s)
+    carried_ms = _carried_ms(agent, target, size, small_ms)
+    while size < _MOST_BYTES and carried_ms < max(_TELLING_MS, _TELLING_SHARE * small_ms):
+        size = _within(_GROWTH * size)
+        carried_ms = _carried_ms(agent, target, size, small_ms)
+    return min(size / _MIB / max(carried_ms, _LEAST_MS) * 1e3, FASTEST_MIB_S)
+
+
+def _is_too_late(error: ServerError) -> bool:
+    return any(word in str(error).lower() for word in ("deadline", "time limit"))
+
+
+def _within(size: float) -> int:
+    return int(min(max(size, _LEAST_BYTES), _MOST_BYTES))
+
+
+def _carried_ms(agent: Agent, target: str, size: int, small_ms: float) -> float:
+    """What a message takes longer than a small one: the less of two, unless the first has been so
+    slow that it is seen at once."""
+    carried_ms = message_ms(_send(agent, target, [size])[0]) - small_ms
+    if carried_ms < 3e3 * _MESSAGE_S:
+        carried_ms = min(carried_ms, message_ms(_send(agent, target, [size])[0]) - small_ms)
+    return carried_ms
 
 
 def _send(agent: Agent, target: str, sizes: list[int]) -> list[Message]:
