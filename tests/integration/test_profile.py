@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +19,7 @@ from tritier.documents import TimingProfile
 from tritier.errors import ServerError
 from tritier.graph import LoadedModel, profile_model
 from tritier.network.agent import Agent
-from tritier.workflow import ProfileRequest, Runs, profile_on_servers, timing_run
+from tritier.workflow import ProfileRequest, Runs, profile_on_servers, timing_bench, timing_run
 
 pytestmark = pytest.mark.integration
 
@@ -40,17 +43,21 @@ def profiles(bench: Bench, espcn: LoadedModel, store: Path) -> list[TimingProfil
 
 
 @pytest.fixture
-def orders(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the agents are asked for, by its `op`. They answer as ever."""
-    asked: list[str] = []
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Mapping[str, Any]]:
+    """What the agents are asked for. They answer as ever."""
+    found: list[Mapping[str, Any]] = []
     original = Agent.ask
 
     def ask(self: Agent, order: Any, payload: bytes | None = None) -> Any:
-        asked.append(order["op"])
+        found.append(order)
         return original(self, order, payload)
 
     monkeypatch.setattr(Agent, "ask", ask)
-    return asked
+    return found
+
+
+def operations(asked: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [order["op"] for order in asked]
 
 
 def test_a_profile_times_every_layer_and_adds_up(
@@ -97,7 +104,11 @@ def test_codecs_have_a_price_on_every_server(profiles: list[TimingProfile]) -> N
 
 
 def test_codecs_are_measured_once_for_all_models(
-    bench: Bench, profiles: list[TimingProfile], tmp_path: Path, store: Path, orders: list[str]
+    bench: Bench,
+    profiles: list[TimingProfile],
+    tmp_path: Path,
+    store: Path,
+    asked: list[Mapping[str, Any]],
 ) -> None:
     # Enough work that the machine's noise in serving it stays small beside it.
     layers = " ".join(f"[l{n}] t{n + 1} = Tanh(t{n})" for n in range(20))
@@ -106,7 +117,7 @@ def test_codecs_are_measured_once_for_all_models(
     (found,) = profile_on_servers(request, bench.spec.servers[:1], bench.state.urls)
     assert found.codings == profiles[0].codings
     # What is served is the model and the five models that do nothing, each 1 + 3 times.
-    assert orders.count("serve") == 6 * 4
+    assert operations(asked).count("serve") == 6 * 4
 
 
 def test_nothing_stays_loaded(bench: Bench, profiles: list[TimingProfile]) -> None:
@@ -118,31 +129,67 @@ def test_nothing_stays_loaded(bench: Bench, profiles: list[TimingProfile]) -> No
 
 
 def test_what_was_measured_is_not_measured_again(
-    bench: Bench, profiles: list[TimingProfile], espcn: LoadedModel, store: Path, orders: list[str]
+    bench: Bench,
+    profiles: list[TimingProfile],
+    espcn: LoadedModel,
+    store: Path,
+    asked: list[Mapping[str, Any]],
 ) -> None:
     again = profile_on_servers(request_for(espcn, store), bench.spec.servers[:2], bench.state.urls)
-    assert set(orders) == {"facts"}
+    assert set(operations(asked)) == {"facts"}
     assert [x.layers for x in again] == [x.layers for x in profiles]
 
 
 def test_fresh_measures_all_again_but_each_thing_once(
-    bench: Bench, profiles: list[TimingProfile], espcn: LoadedModel, store: Path, orders: list[str]
+    bench: Bench,
+    profiles: list[TimingProfile],
+    espcn: LoadedModel,
+    store: Path,
+    asked: list[Mapping[str, Any]],
 ) -> None:
     assert profiles
     request = request_for(espcn, store, components=0, fresh=True)
     profile_on_servers(request, bench.spec.servers[:1], bench.state.urls)
     # Both models are profiled once, and run alone once, as is the one that does nothing.
-    assert orders.count("measure") == 2 + 3
+    assert operations(asked).count("measure") == 2 + 3
 
 
 def test_other_settings_are_measured_anew(
-    bench: Bench, profiles: list[TimingProfile], espcn: LoadedModel, store: Path, orders: list[str]
+    bench: Bench,
+    profiles: list[TimingProfile],
+    espcn: LoadedModel,
+    store: Path,
+    asked: list[Mapping[str, Any]],
 ) -> None:
     assert profiles
     request = request_for(espcn, store, components=0)
     threads = bench.spec.servers[0].model_copy(update={"threads": 2})
     profile_on_servers(request, [threads], bench.state.urls)
-    assert {"measure", "serve"} <= set(orders)
+    assert {"measure", "serve"} <= set(operations(asked))
+
+
+def test_servers_rest_before_runs_but_not_before_what_has_no_layers(
+    bench: Bench,
+    espcn: LoadedModel,
+    store: Path,
+    asked: list[Mapping[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    plain = request_for(espcn, store, components=0)
+    (busy,) = profile_on_servers(plain, bench.spec.servers[:1], bench.state.urls)
+    asked.clear()
+    rested: list[float] = []
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=rested.append)
+    monkeypatch.setattr(timing_bench, "time", clock)
+    runs = Runs(1, 3, 1, pause_ms=2.0)
+    (found,) = profile_on_servers(
+        replace(plain, runs=runs), bench.spec.servers[:1], bench.state.urls
+    )
+    assert (busy.settings.pause_ms, found.settings.pause_ms) == (0.0, 2.0)
+    assert found.codings == busy.codings  # which no pause changes
+    # Profiled, and alone, the model and the one with int8 layers; what does nothing is known.
+    assert [x["idle_s"] for x in asked if x["op"] == "measure"] == [0.002] * 4
+    assert rested.count(0.002) == 2 * 4
 
 
 def test_a_run_that_was_cut_off_goes_on(
@@ -150,14 +197,14 @@ def test_a_run_that_was_cut_off_goes_on(
     espcn: LoadedModel,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    orders: list[str],
+    asked: list[Mapping[str, Any]],
 ) -> None:
     """Each layer alone, interrupted after a few: they are not run again."""
     request = request_for(espcn, tmp_path, method="layers", components=0)
     original = Agent.ask
 
     def ask(self: Agent, order: Any, payload: bytes | None = None) -> Any:
-        if orders.count("measure") >= 4:
+        if operations(asked).count("measure") >= 4:
             raise KeyboardInterrupt
         return original(self, order, payload)
 
@@ -165,13 +212,13 @@ def test_a_run_that_was_cut_off_goes_on(
         patch.setattr(Agent, "ask", ask)
         with pytest.raises(KeyboardInterrupt):
             profile_on_servers(request, bench.spec.servers[:1], bench.state.urls)
-    assert orders.count("measure") == 4
-    orders.clear()
+    assert operations(asked).count("measure") == 4
+    asked.clear()
     (found,) = profile_on_servers(request, bench.spec.servers[:1], bench.state.urls)
     layers = len(found.layers)
     quantized = sum(layer.int8_ms is not None for layer in found.layers)
     others, mixed = 2, 1  # for memory: the whole model, the one that does nothing; the mixed one
-    assert orders.count("measure") == layers + quantized + others + mixed - 4
+    assert operations(asked).count("measure") == layers + quantized + others + mixed - 4
     assert found.serving.call_ms == 0, "the published formula knows of layers only"
 
 

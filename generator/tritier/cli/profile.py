@@ -75,6 +75,15 @@ def profile_command(
     warmup: Annotated[
         int, typer.Option("--warmup", min=0, max=10_000, help="Runs before those.")
     ] = 10,
+    pause_ms: Annotated[
+        float,
+        typer.Option(
+            "--pause-ms",
+            min=0.0,
+            max=60_000.0,
+            help="How long a server rests before each run; what rested is slower at first.",
+        ),
+    ] = 0.0,
     components: Annotated[
         int,
         typer.Option(
@@ -115,7 +124,7 @@ def profile_command(
         workspace(context).folder / "timing",
         None if ranges is None else Ranges.load(ranges),
         "layers" if method == "layers" else "profiler",
-        Runs(warmup, runs),
+        Runs(warmup, runs, pause_ms=pause_ms),
         components,
         seed,
         fresh,

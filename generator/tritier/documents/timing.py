@@ -27,6 +27,9 @@ class TimingSettings(Document):
     quantization: Quantization
     warmup: int = Field(ge=0, description="runs before those that count")
     runs: int = Field(ge=1)
+    pause_ms: float = Field(
+        default=0.0, ge=0, description="how long the server rested before each run"
+    )
 
 
 class LayerTiming(Document):

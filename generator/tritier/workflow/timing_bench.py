@@ -31,11 +31,12 @@ _FACTS = ("cores", "cpu_model", "cpu_flags", "onnxruntime", "providers", "slowdo
 
 @dataclass(frozen=True)
 class Runs:
-    """How often each thing is done."""
+    """How often each thing is done, and how long the server rests before each."""
 
     warmup: int = 10
     runs: int = 30
     rounds: int = 4  # of profiles, taken in turn
+    pause_ms: float = 0.0
 
     @property
     def of_rounds(self) -> list[int]:
@@ -85,37 +86,43 @@ class ServerBench:
             for number, runs in enumerate(rounds):
                 for name, model in models.items():
                     self._report("profiling", number / len(rounds))
-                    order = self._order_to_measure(model.inputs, runs, profile=True)
+                    order = self._order_to_measure(model.inputs, runs, True, self.runs.pause_ms)
                     answer, graph = self._agent.ask(order, model.data)
                     found[name].append(answer if found[name] else {**answer, "graph": graph.hex()})
             return found
 
         what = {name: [sha256_bytes(x.data), x.inputs] for name, x in models.items()}
         return self._store.get_or_measure(
-            self._key | {"profile": what, "rounds": self.runs.rounds}, measure
+            self._key | _rest(self.runs.pause_ms) | {"profile": what, "rounds": self.runs.rounds},
+            measure,
         )
 
-    def run_all_alone(self, pieces: Sequence[Piece]) -> list[Stored]:
+    def run_all_alone(self, pieces: Sequence[Piece], pause_ms: float = 0.0) -> list[Stored]:
         """See `run_alone`."""
         found = []
         for number, piece in enumerate(pieces):
             self._report(f"running {len(pieces)} models alone", number / len(pieces))
-            found.append(self.run_alone(piece))
+            found.append(self.run_alone(piece, pause_ms))
         return found
 
-    def run_alone(self, piece: Piece) -> Stored:
+    def run_alone(self, piece: Piece, pause_ms: float = 0.0) -> Stored:
         """The agent's answer (`runs_ns`, `memory`, `energy_joule`) for a piece in a process of its
-        own, outside Triton."""
-        order = self._order_to_measure(piece.inputs, self.runs.runs, profile=False)
+        own, outside Triton; `pause_ms` before each run."""
+        order = self._order_to_measure(piece.inputs, self.runs.runs, False, pause_ms)
         return self._store.get_or_measure(
-            self._key | {"alone": piece.identity}, lambda: self._agent.ask(order, piece.data)[0]
+            self._key | _rest(pause_ms) | {"alone": piece.identity},
+            lambda: self._agent.ask(order, piece.data)[0],
         )
 
     def serve(self, pieces: Sequence[Piece]) -> Stored:
         """By name of the piece: service times (`runs_ns`) in Triton, from its own statistics, and
-        `spent_s`, what measuring it took. All are loaded, and asked in turn from inside."""
+        `spent_s`, what measuring it took. All are loaded, and asked in turn from inside; there is a
+        pause before each that has layers of the model."""
         what = {piece.name: piece.identity for piece in pieces}
-        return self._store.get_or_measure(self._key | {"served": what}, lambda: self._serve(pieces))
+        rest = _rest(self.runs.pause_ms if any(piece.layers for piece in pieces) else 0.0)
+        return self._store.get_or_measure(
+            self._key | rest | {"served": what}, lambda: self._serve(pieces)
+        )
 
     def gpu_joule(self, pieces: Sequence[Piece]) -> dict[str, tuple[float, int]] | None:
         """(GPU energy of one inference, runs) of each piece, by Triton's own counter; None where
@@ -169,6 +176,8 @@ class ServerBench:
                 self._report(f"serving {len(pieces)} models", number / total)
                 for piece in pieces:
                     item, started = found[piece.name], time.monotonic()
+                    if piece.layers:
+                        time.sleep(self.runs.pause_ms / 1e3)
                     service_ns = self._served_ns(names[piece.name], piece)
                     if number >= self.runs.warmup:
                         item["runs_ns"].append(service_ns)
@@ -192,7 +201,7 @@ class ServerBench:
                 )
 
     def _order_to_measure(
-        self, inputs: Mapping[str, Any], runs: int, profile: bool
+        self, inputs: Mapping[str, Any], runs: int, profile: bool, pause_ms: float = 0.0
     ) -> dict[str, Any]:
         return {
             "op": "measure",
@@ -201,6 +210,7 @@ class ServerBench:
             "threads": self.server.threads,
             "warmup": self.runs.warmup,
             "runs": runs,
+            "idle_s": pause_ms / 1e3,
             "profile": profile,
         }
 
@@ -258,6 +268,11 @@ class ServerBench:
             accelerators = {"cpu_execution_accelerator": [{"name": "openvino"}]}
             config["optimization"] = {"execution_accelerators": accelerators}
         return config
+
+
+def _rest(pause_ms: float) -> dict[str, float]:
+    """For keys of what is kept: nothing where there was no pause."""
+    return {"pause_ms": pause_ms} if pause_ms else {}
 
 
 def _service(statistics: Any) -> tuple[float, int]:

@@ -103,8 +103,11 @@ def profile_on_server(task: Task, method: Method) -> TimingProfile:
     checked = random_components(task)
     rounds = bench.serve([*bases, *copies, *checked])
     codings = measure_codings(bench, copies)
-    apart = [*bases, copies[0], *checked]
-    alone = {x.name: item for x, item in zip(apart, bench.run_all_alone(apart), strict=True)}
+    # What layers add up to is compared with the whole, which must have rested as they have.
+    pause_ms = bench.runs.pause_ms if method == "profiler" else 0.0
+    apart = [copies[0], *checked]
+    ran = [*bench.run_all_alone(bases, pause_ms), *bench.run_all_alone(apart)]
+    alone = {x.name: item for x, item in zip([*bases, *apart], ran, strict=True)}
     answers = {name: item.result for name, item in alone.items()}
     stored = [*stored, *(alone[piece.name] for piece in (*bases, copies[0]))]
     nothing = answers[copies[0].name]["memory"]
@@ -210,6 +213,7 @@ def _settings(bench: ServerBench, method: Method) -> TimingSettings:
         quantization=bench.server.quantization,
         warmup=bench.runs.warmup,
         runs=bench.runs.runs,
+        pause_ms=bench.runs.pause_ms,
     )
 
 

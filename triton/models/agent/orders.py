@@ -264,6 +264,7 @@ _OPS = {
         "threads": (_number(1, 1024), 1),
         "warmup": (_number(0, _MAX_RUNS), 10),
         "runs": (_COUNT, 20),
+        "idle_s": (_number(0, 60, float), 0),
         "profile": (_flag, False),
         "limit_s": (_limit_s, None),
     },

@@ -53,16 +53,13 @@ def measure(job, folder):
         raise ValueError(f"the model has the inputs {sorted(known)}, not {sorted(job['inputs'])}")
     feed = {name: array_of(item) for name, item in job["inputs"].items()}
     for _ in range(job["warmup"]):
+        time.sleep(job["idle_s"])
         session.run(None, feed)
     _reset_peak()
-    joules, runs = facts.energy_counters(), []
-    for _ in range(job["runs"]):
-        started = time.perf_counter_ns()
-        session.run(None, feed)
-        runs.append(time.perf_counter_ns() - started)
+    runs_ns, energy_joule = _timed(lambda: session.run(None, feed), job["runs"], job["idle_s"])
     result = {
-        "runs_ns": runs,
-        "energy_joule": facts.energy_between(joules, facts.energy_counters()),
+        "runs_ns": runs_ns,
+        "energy_joule": energy_joule,
         "memory": {
             "loaded_bytes": loaded_bytes - before_bytes,
             "peak_bytes": _peak_bytes() - before_bytes,
@@ -72,6 +69,23 @@ def measure(job, folder):
     if job["profile"]:
         result |= _kernels(Path(session.end_profiling()), job["warmup"])
     return result
+
+
+def _timed(run, count, idle_s):
+    """(ns of each run, {what: joule} of all of them); `idle_s` before each counts for neither."""
+    runs_ns, energy_joule = [], {}
+    # Counters move in steps: a sum over single runs is coarser than one look around all of them.
+    each = 1 if idle_s else count
+    for _ in range(0, count, each):
+        time.sleep(idle_s)
+        before = facts.energy_counters()
+        for _ in range(each):
+            started = time.perf_counter_ns()
+            run()
+            runs_ns.append(time.perf_counter_ns() - started)
+        for what, joule in facts.energy_between(before, facts.energy_counters()).items():
+            energy_joule[what] = energy_joule.get(what, 0.0) + joule
+    return runs_ns, energy_joule
 
 
 def _check_file(path):
