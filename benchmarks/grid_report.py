@@ -137,7 +137,8 @@ def write_heat_map(
             )  # fmt: skip
     axes.set_xticks(range(len(uplinks)), [f"{x:g}" for x in uplinks])
     axes.set_yticks(range(len(slowdowns)), [f"{x:g}" for x in slowdowns])
-    axes.set(xlabel="uplink of the device, MB/s", ylabel="slow-down of the device", title=title)
+    axes.set(xlabel="uplink of the device, MB/s", ylabel="slow-down of the device")
+    figure.suptitle(title, fontsize=10)  # over the whole width: names of families are long
     bar = figure.colorbar(
         image, ax=axes, label="best baseline / plan (above 1: the plan is faster)"
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.image import imread
 
 from benchmarks import grid_report, prediction_report, serving_report
 from benchmarks.grid_cells import Cell
@@ -99,6 +100,23 @@ def test_the_table_of_the_grid_leads_with_all_baselines() -> None:
     assert "undecided: 1 of 40 cells" in first
     assert "| 1.50 |" in first
     assert "1 of 2 plans and coded baselines keep the limit of 0.0040; at most 0.0090" in text
+
+
+def test_the_title_of_a_heat_map_is_not_cut_off(tmp_path: Path) -> None:
+    cell = {
+        "variants": {
+            "plan": variant("p", "planner", 0.0), "all on a, raw": variant("r", "raw", 0.0),
+            "all on a, coded": variant("c", "coded", 0.0),
+        },
+        "times": {"p": [10.0] * 9, "r": [20.0] * 9, "c": [15.0] * 9},
+    }  # fmt: skip
+    for family, found in grid_report.verdicts_of({Cell(1.0, 4.0): cell}).items():
+        title = f"super-resolution: plan against {grid_report.describe(family)}"
+        picture = tmp_path / f"{family}.png"
+        grid_report.write_heat_map(found, [1.0], [4.0], title, picture)
+        pixels = imread(picture)[..., :3]
+        for edge in (pixels[:, :3], pixels[:, -3:], pixels[:3]):
+            assert edge.min() == 1.0, f"{family}: something lies on the edge of the picture"
 
 
 def test_the_table_of_predictions_has_what_is_simulated_alone() -> None:
