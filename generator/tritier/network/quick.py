@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from tritier.errors import ServerError
 from tritier.network.agent import Agent, Message
 from tritier.network.fit import message_ms
@@ -27,19 +29,18 @@ def quick_bandwidth_mib_s(agent: Agent, target: str, known_mib_s: float | None) 
     What software costs is in it, so compare with figures of this function only. Raises ServerError
     where an agent does not answer.
     """
-    try:
+    with suppress(_TooLate):
         small_ms = min(map(message_ms, _send(agent, target, [_KIB] * _SMALL)))
-        try:
-            return _found_mib_s(agent, target, known_mib_s or 0.0, small_ms)
-        except ServerError as error:
-            if not _is_too_late(error):
-                raise
-            # Small messages arrive: it is not dead, but far slower than it was.
-            return _found_mib_s(agent, target, 0.0, small_ms)
-    except ServerError as error:
-        if _is_too_late(error):
-            return 0.0
-        raise
+        if known_mib_s:
+            with suppress(_TooLate):
+                return _found_mib_s(agent, target, known_mib_s, small_ms)
+        # Nothing is known, or what is known is far from it: small messages do arrive.
+        return _found_mib_s(agent, target, 0.0, small_ms)
+    return 0.0
+
+
+class _TooLate(Exception):
+    """A message did not arrive in `LIMIT_S`."""
 
 
 def _found_mib_s(agent: Agent, target: str, known_mib_s: float, small_ms: float) -> float:
@@ -51,10 +52,6 @@ def _found_mib_s(agent: Agent, target: str, known_mib_s: float, small_ms: float)
         size = _within(_GROWTH * size)
         carried_ms = _carried_ms(agent, target, size, small_ms)
     return min(size / _MIB / max(carried_ms, _LEAST_MS) * 1e3, FASTEST_MIB_S)
-
-
-def _is_too_late(error: ServerError) -> bool:
-    return any(word in str(error).lower() for word in ("deadline", "time limit"))
 
 
 def _within(size: float) -> int:
@@ -75,4 +72,10 @@ def _send(agent: Agent, target: str, sizes: list[int]) -> list[Message]:
         "op": "probe", "server": target, "bytes": sizes, "in_flight": 1, "idle_s": 0.0,
         "limit_s": LIMIT_S,
     }  # fmt: skip
-    return [Message(*row) for row in agent.ask(order)[0]["messages"]]
+    try:
+        answer, _ = agent.ask(order)
+    except ServerError as error:
+        if any(word in str(error).lower() for word in ("deadline", "time limit")):
+            raise _TooLate from error
+        raise
+    return [Message(*row) for row in answer["messages"]]
